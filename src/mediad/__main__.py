@@ -1,0 +1,5 @@
+"""`python -m mediad` is `mediad`."""
+
+from mediad.cli import main
+
+main()

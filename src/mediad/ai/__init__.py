@@ -1,0 +1,1 @@
+"""Links to AI services: each a WebSocket that speaks Pipecat's frames."""

@@ -1,0 +1,193 @@
+"""A call's agent over all its WebSockets: found, lost, found again, finished.
+
+state         caller audio                    leaves when
+connecting    the newest second is held       a WebSocket opens: open; else AgentUnavailable
+open          is sent                         close code, see below
+reconnecting  the newest second is held       as connecting, for ``ai.reconnect_s``
+
+close code          after agent audio           before any
+1000, 1001          finished                    rejected: this address is not asked again
+1006, 1011, 1012    lost: reconnecting          the same
+1013                busy: the next address      the same
+any other           failed: finished            rejected
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+from uuid import uuid4
+
+from mediad.ai.connect import CallInfo
+from mediad.ai.socket import AgentSocket
+from mediad.config import Ai
+from mediad.metrics import Metrics
+from mediad.wire import frames, rtvi
+
+__all__ = ["HELD_FRAMES", "MAX_HELD_CONTROL", "AgentLink", "Connector", "LinkEvents"]
+
+logger = logging.getLogger(__name__)
+
+HELD_FRAMES = 50
+"""Audio frames held while no agent is connected; the oldest are dropped and counted."""
+
+MAX_HELD_CONTROL = 256
+"""Control messages held meanwhile; DTMF is not faster than this."""
+
+_NORMAL = frozenset((1000, 1001))
+_LOST = frozenset((1006, 1011, 1012))
+_BUSY = 1013
+
+
+class Connector(Protocol):
+    """A way to an agent; `connect.DialOut` and `connect.DialIn`."""
+
+    @property
+    def token(self) -> str | None: ...
+    async def connect(
+        self, make_socket: Callable[[], AgentSocket], deadline: float
+    ) -> AgentSocket: ...
+    def skip(self) -> None: ...
+    def reject(self) -> None: ...
+    def renew(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class LinkEvents(Protocol):
+    """Who hears of the link; the call's session. Called on the event loop, never waits."""
+
+    def on_agent_message(self, message: bytes) -> bool:
+        """Take one message; return whether it was audio."""
+        ...
+
+    def on_agent_open(self, connect_s: float) -> None: ...
+    def on_agent_lost(self, code: int) -> None: ...
+
+
+class AgentLink:
+    """The agent of one call. `run` it in the call's task; send at any time."""
+
+    def __init__(
+        self,
+        connector: Connector,
+        call: CallInfo,
+        events: LinkEvents,
+        settings: Ai,
+        metrics: Metrics,
+    ) -> None:
+        self._connector = connector
+        self._call = call
+        self._events = events
+        self._settings = settings
+        self._metrics = metrics
+        self._socket: AgentSocket | None = None
+        self._held: deque[tuple[bool, bytes]] = deque()  # (is audio, frame), oldest first
+        self._held_audio = 0
+        self._has_spoken = False  # the agent, in this call
+        self._speaks = False  # the agent, on this connection
+
+    @property
+    def token(self) -> str | None:
+        """What an agent that dials in needs; None when mediad dials out."""
+        return self._connector.token
+
+    async def run(self) -> int:
+        """Keep the call linked to an agent until the agent ends it; return the close code.
+
+        Raises:
+            AgentUnavailable: When no agent can be had, at the start or after one was lost.
+        """
+        deadline = time.monotonic() + self._settings.connect_timeout_s
+        try:
+            while True:
+                code = await self._serve(deadline)
+                if self._speaks:  # this agent was good: whoever follows gets the full time
+                    deadline = time.monotonic() + self._settings.reconnect_s
+                    self._connector.renew()
+                if self._is_over(code):
+                    return code
+        finally:
+            self._connector.close()
+            if self._socket is not None:
+                self._socket.close()
+
+    async def _serve(self, deadline: float) -> int:
+        """Get one connection, use it, and return its close code."""
+        started = time.monotonic()
+        socket = await self._connector.connect(self._make_socket, deadline)
+        self._speaks = False
+        try:
+            self._open(socket, time.monotonic() - started)
+            return await socket.closed()
+        finally:
+            self._socket = socket if socket.is_open else None
+
+    def _is_over(self, code: int) -> bool:
+        """Decide what a close code means; tell the connector where to go on."""
+        if code == _BUSY:
+            self._connector.skip()
+        elif code not in _LOST:
+            if self._has_spoken:
+                return True
+            self._metrics.agent_connects.labels("rejected").inc()
+            logger.warning(
+                "call %s: agent closed with %d before any audio", self._call.call_id, code
+            )
+            self._connector.reject()
+        self._events.on_agent_lost(code)
+        return False
+
+    def _make_socket(self) -> AgentSocket:
+        return AgentSocket(self._take_message, self._metrics, self._settings.ping_s)
+
+    def _open(self, socket: AgentSocket, connect_s: float) -> None:
+        self._socket = socket
+        details = {
+            "call_id": self._call.call_id,
+            "from": self._call.source,
+            "to": self._call.destination,
+            "variables": dict(self._call.variables),
+        }
+        self.send_json(rtvi.client_ready(str(uuid4()), details))
+        self._events.on_agent_open(connect_s)
+        while self._held:
+            is_audio, frame = self._held.popleft()
+            if is_audio:
+                socket.send_audio(frame)
+            else:
+                socket.send_control(frame)
+        self._held_audio = 0
+
+    def _take_message(self, message: bytes) -> None:
+        if self._events.on_agent_message(message) and not self._speaks:
+            self._speaks = self._has_spoken = True
+
+    def send_audio(self, frame: bytes) -> None:
+        """Send 16 kHz audio, an encoded frame."""
+        if self._socket is not None:
+            self._socket.send_audio(frame)
+            return
+        if self._held_audio >= HELD_FRAMES:
+            self._drop_oldest_audio()
+        self._held.append((True, frame))
+        self._held_audio += 1
+
+    def _drop_oldest_audio(self) -> None:
+        self._metrics.agent_audio_dropped.labels("not_connected").inc()
+        oldest = next(i for i, (is_audio, _) in enumerate(self._held) if is_audio)
+        del self._held[oldest]
+        self._held_audio -= 1
+
+    def send_json(self, data: str) -> None:
+        """Send a message that must not be lost."""
+        frame = frames.encode_json(data)
+        if self._socket is not None:
+            self._socket.send_control(frame)
+        elif len(self._held) - self._held_audio < MAX_HELD_CONTROL:
+            self._held.append((False, frame))
+
+    def close(self) -> None:
+        """End the connection in use, as the caller's hang-up does."""
+        if self._socket is not None:
+            self._socket.close()

@@ -1,0 +1,155 @@
+"""The daemon: what is started, in which order, and how it stops."""
+
+import asyncio
+import gc
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Self
+
+from mediad.ai.agent import Connector
+from mediad.ai.connect import CallInfo, DialIn, DialInServer, DialOut, client_tls
+from mediad.api.http import HttpServer, make_app
+from mediad.bus.bus import Bus
+from mediad.call.registry import Registry
+from mediad.call.session import Prompt
+from mediad.call.ticker import Ticker
+from mediad.config import Settings
+from mediad.errors import ConfigError
+from mediad.line import CORE
+from mediad.media import tone
+from mediad.media.resample import SAMPLE_RATES, filter_bank
+from mediad.metrics import Metrics
+from mediad.transport.audiosocket import AudioSocketListener
+from mediad.wav import WavError, read_wav
+from mediad.wire import frames
+
+__all__ = ["App", "serve"]
+
+logger = logging.getLogger(__name__)
+
+_HANG_UP_S = 2.0  # for live calls to get their 0x00 when we stop
+_GC_THRESHOLD = 50_000  # allocations between young collections; a full one holds every call up
+
+
+class App:
+    """Everything mediad runs in one process. ``async with App(settings) as app:`` starts and stops
+    it.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._metrics = Metrics()
+        self._is_ready = False
+        self.bus = Bus(self._metrics)
+        self._ticker = Ticker(self._metrics)
+        self._tls = client_tls(settings.ai)
+        self._dial_in = None if settings.ai.agent_url else DialInServer(settings.ai, self._metrics)
+        self.calls = Registry(
+            settings, self.bus, self._metrics, self._ticker, self._connector, _load_prompt(settings)
+        )
+        self._listener = AudioSocketListener(settings.audiosocket, self.calls, self._metrics)
+        app = make_app(self._metrics.registry, self._problems)
+        self._http = HttpServer(settings.http, app)
+        self.audiosocket_address = ("", 0)
+        self.http_address = ("", 0)
+        self.dial_in_address: tuple[str, int] | None = None
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._stop()
+
+    async def _start(self) -> None:
+        ai = self._settings.ai
+        self.http_address = await _bind("http", self._http.start)
+        if self._dial_in is not None:
+            self.dial_in_address = await _bind("ai", self._dial_in.start)
+        for rate_hz in SAMPLE_RATES & {8000, 16000, 22050, 24000, 44100, 48000}:
+            filter_bank(rate_hz, 8000)  # designed now, not while a call waits
+        filter_bank(8000, 16000)
+        self._ticker.start()
+        self.audiosocket_address = await _bind("audiosocket", self._listener.start)
+        self._is_ready = True
+        logger.info(
+            "mediad takes calls on %s:%d, HTTP on %s:%d, agents at %s (%s core)",
+            *self.audiosocket_address,
+            *self.http_address,
+            ", ".join(ai.agent_url) or self.dial_in_address,
+            CORE,
+        )
+
+    async def _stop(self) -> None:
+        self._is_ready = False
+        self._listener.stop()
+        await self.calls.stop(_HANG_UP_S)
+        self._ticker.stop()
+        if self._dial_in is not None:
+            self._dial_in.stop()
+        await self._http.stop()
+
+    def _connector(self, call: CallInfo, on_token: Callable[[str], None]) -> Connector:
+        if self._dial_in is not None:
+            return DialIn(self._dial_in, self._settings.ai, self._metrics, on_token)
+        return DialOut(self._settings.ai, call, self._metrics, self._tls)
+
+    def _problems(self) -> dict[str, str]:
+        if not self._is_ready:
+            return {"audiosocket": "starting or stopping"}
+        refusal = self.calls.refusal()
+        return {"calls": refusal} if refusal else {}
+
+
+async def serve(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT; a second one ends the process at once."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            sys.exit(130)
+        logger.info("stopping: %d live calls are hung up", app.calls.live)
+        stop.set()
+
+    app = App(settings)
+    async with app:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, on_signal)
+        # What start-up made stays: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(_GC_THRESHOLD, 20, 50)
+        await stop.wait()
+
+
+async def _bind(table: str, start: Callable[[], Awaitable[tuple[str, int]]]) -> tuple[str, int]:
+    try:
+        return await start()
+    except OSError as exc:
+        raise ConfigError(f"[{table}] cannot listen: {exc}") from exc
+
+
+def _load_prompt(settings: Settings) -> Prompt:
+    path = settings.ai.unavailable_prompt
+    if path is None:
+        return Prompt(frames.encode_audio(tone.unavailable_tone(), tone.RATE_HZ))
+    try:
+        wav = read_wav(path)
+    except (OSError, WavError) as exc:
+        raise ConfigError(f"[ai] unavailable_prompt: {exc}") from exc
+    if wav.rate_hz not in SAMPLE_RATES:
+        raise ConfigError(f"[ai] unavailable_prompt: {path} has {wav.rate_hz} samples a second")
+    return Prompt(frames.encode_audio(wav.pcm, wav.rate_hz))

@@ -1,0 +1,1 @@
+"""Facts that happened, told to whoever listens. Commands do not travel here."""

@@ -1,0 +1,1 @@
+"""Live calls: what one call does, which calls there are, and the clock that drives them."""

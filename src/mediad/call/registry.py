@@ -1,0 +1,126 @@
+"""The calls that are live, their limit and their sum. Not what a call does (`session`)."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from uuid import UUID
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from mediad.ai.agent import Connector
+from mediad.ai.connect import CallInfo
+from mediad.bus.bus import Bus
+from mediad.call.session import CallerConnection, Prompt, Session
+from mediad.call.ticker import Ticker
+from mediad.config import Settings
+from mediad.line import Counters, Line
+from mediad.metrics import Metrics
+
+__all__ = ["COUNTER_HELP", "ConnectorFactory", "Registry"]
+
+logger = logging.getLogger(__name__)
+
+ConnectorFactory = Callable[[CallInfo, Callable[[str], None]], Connector]
+"""Makes a call's way to its agent; the callable hears of new tokens for agents that dial in."""
+
+COUNTER_HELP = {
+    "caller_messages": "Audio messages from callers",
+    "caller_bytes": "Audio bytes from callers",
+    "agent_frames_sent": "Audio frames made for agents",
+    "agent_fill_frames": "Frames of silence for agents while a caller's audio had stopped",
+    "agent_frames": "Audio frames taken for playout",
+    "agent_bytes": "PCM bytes taken for playout",
+    "bad_frames": "Agents' messages that could not be read or played",
+    "played_frames": "20 ms with audio given to callers",
+    "silent_frames": "20 ms of silence given to callers",
+    "refused_bytes": "Agent audio that a full playout refused",
+    "flushed_bytes": "Agent audio dropped by barge-in",
+    "underruns": "Times a playout ran dry within an utterance",
+    "underrun_frames": "20 ms of silence heard within utterances",
+}
+
+
+class Registry(Collector):
+    """All live calls of the process, by their UUID."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        bus: Bus,
+        metrics: Metrics,
+        ticker: Ticker,
+        connector_factory: ConnectorFactory,
+        prompt: Prompt,
+    ) -> None:
+        self._settings = settings
+        self._bus = bus
+        self._metrics = metrics
+        self._ticker = ticker
+        self._connector_factory = connector_factory
+        self._prompt = prompt
+        self._sessions: dict[UUID, Session] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_stopping = False
+        self._past = Counters(*([0] * len(Counters._fields)))  # of the calls that are over
+        metrics.registry.register(self)
+
+    @property
+    def live(self) -> int:
+        """How many calls there are."""
+        return len(self._sessions)
+
+    def refusal(self) -> str | None:
+        """Return why no call is taken now, as a counter's label; None when one is."""
+        if self._is_stopping:
+            return "stopping"
+        if len(self._sessions) >= self._settings.audiosocket.max_calls:
+            return "max_calls"
+        return None
+
+    def start(self, call_id: UUID, line: Line, caller: CallerConnection) -> Session | str:
+        """Start a call; return it, or why it is refused."""
+        refusal = "duplicate_uuid" if call_id in self._sessions else self.refusal()
+        if refusal is not None:
+            return refusal
+        call = CallInfo(str(call_id))
+        session = Session(
+            call, line, caller, self._settings, self._bus, self._metrics, self._prompt
+        )
+        connector = self._connector_factory(call, session.renew_token)
+        self._sessions[call_id] = session
+        self._ticker.add(session)
+        task = asyncio.get_running_loop().create_task(self._run(call_id, session, connector))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return session
+
+    async def _run(self, call_id: UUID, session: Session, connector: Connector) -> None:
+        try:
+            await session.run(connector)
+        except Exception:  # a task's top: one call's failure is its own
+            logger.exception("call %s failed", call_id)
+        finally:
+            self._ticker.remove(session)
+            del self._sessions[call_id]
+            past, last = self._past, session.line.counters()
+            self._past = Counters(*(a + b for a, b in zip(past, last, strict=True)))
+
+    async def stop(self, timeout_s: float) -> None:
+        """Hang up all calls and wait for their ends."""
+        self._is_stopping = True
+        for session in list(self._sessions.values()):
+            session.hang_up("system", "normal_unspecified")
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=timeout_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the lines' counters, live and past, for Prometheus."""
+        yield GaugeMetricFamily("mediad_calls", "Live calls", value=len(self._sessions))
+        lines = [session.line.counters() for session in list(self._sessions.values())]
+        for index, name in enumerate(Counters._fields):
+            total = self._past[index] + sum(line[index] for line in lines)
+            yield CounterMetricFamily(f"mediad_{name}", COUNTER_HELP[name], value=total)

@@ -1,0 +1,342 @@
+"""One live call: it joins connection, line and agent, and tells the bus what happens.
+
+    started     by the call's UUID, its time zero
+    talking     the agent's link runs; audio flows both ways
+    draining    the agent has finished, or cannot be had: what is queued is heard out
+    over        0x00 was sent at a tick, or the caller is gone; one `call_hungup`
+
+Nothing here waits on the way of a frame. Every 0x00 leaves at a tick, so the frame before it has
+had its 20 ms.
+"""
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from mediad.ai.agent import AgentLink, Connector
+from mediad.ai.connect import CallInfo
+from mediad.bus.bus import Bus
+from mediad.bus.events import Event, new_event_id
+from mediad.config import Settings
+from mediad.errors import AgentUnavailable
+from mediad.line import CallerItem, Line
+from mediad.media import tone
+from mediad.media.playout import Drained, PlayoutEvent, Started
+from mediad.metrics import Metrics
+from mediad.wire import frames, rtvi
+from mediad.wire.audiosocket import CallUuid, Digit, HangUp, PeerError, Violation
+from mediad.wire.frames import BadFrame, Interruption, Json, Transcription
+
+__all__ = ["CallerConnection", "Prompt", "Session"]
+
+logger = logging.getLogger(__name__)
+
+_REFILL_TONE_MS = 100
+_WAITING_TONE = frames.encode_audio(tone.waiting_tone(), tone.RATE_HZ)
+
+
+class CallerConnection(Protocol):
+    """The AudioSocket of a call, as the session needs it."""
+
+    def write(self, message: bytes) -> None:
+        """Write one AudioSocket message in one piece."""
+        ...
+
+    def hang_up(self) -> None:
+        """Send 0x00 and close, so that the dialplan goes on."""
+        ...
+
+    def abort(self) -> None:
+        """Close at once."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the caller hears when no agent can be had: an audio frame, made once at start."""
+
+    frame: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    by: str
+    """``caller``, ``agent`` or ``system``."""
+    cause: str
+    """Why, in the words of Q.850."""
+
+
+class Session:
+    """A call from its UUID to its end. `run` it in a task; the connection and the ticker call the
+    rest.
+    """
+
+    def __init__(
+        self,
+        call: CallInfo,
+        line: Line,
+        caller: CallerConnection,
+        settings: Settings,
+        bus: Bus,
+        metrics: Metrics,
+        prompt: Prompt,
+    ) -> None:
+        self.call = call
+        self.line = line
+        self._caller = caller
+        self._settings = settings
+        self._bus = bus
+        self._metrics = metrics
+        self._prompt = prompt
+        self._started_at = time.monotonic()
+        self._link: AgentLink | None = None
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._end: _End | None = None
+        self._is_hanging_up = False  # 0x00 goes out with the next tick
+        self._drained: asyncio.Future[None] | None = None
+        self._is_waiting = False  # the caller hears the waiting tone
+        self._has_spoken = False  # the agent
+        self._caller_stopped_at: float | None = None
+        self._interim_id: str | None = None  # event id of the caller's words so far
+
+    # The call's task
+
+    async def run(self, connector: Connector) -> None:
+        """Live the call to its end."""
+        self._link = link = AgentLink(connector, self.call, self, self._settings.ai, self._metrics)
+        self._metrics.calls_started.inc()
+        logger.info("call %s: started", self.call.call_id)
+        self._publish("call_created", self._created_data(link.token))
+        try:
+            async with asyncio.TaskGroup() as group:
+                agent = group.create_task(self._follow_agent(link))
+                await self._wait_until_over()
+                agent.cancel()
+        finally:
+            self._close()
+
+    async def _wait_until_over(self) -> None:
+        try:
+            async with asyncio.timeout(self._settings.audiosocket.max_call_s):
+                await asyncio.shield(self._over)
+        except TimeoutError:
+            self.hang_up("system", "recovery_on_timer_expiry")
+            await self._over
+
+    async def _follow_agent(self, link: AgentLink) -> None:
+        end = _End("agent", "normal_clearing")
+        try:
+            code = await link.run()
+            if code not in (1000, 1001):
+                end = _End("agent", "interworking")
+        except AgentUnavailable as exc:
+            logger.warning("call %s: no agent: %s", self.call.call_id, exc)
+            end = _End("system", "destination_out_of_order")
+            self._stop_waiting_tone()
+            self.line.receive_agent(self._prompt.frame, time.monotonic())
+        if self.line.held_ms:
+            self._drained = asyncio.get_running_loop().create_future()
+            await self._drained
+        self.hang_up(end.by, end.cause)
+
+    def _close(self) -> None:
+        end = self._end or _End("system", "temporary_failure")
+        if not self._over.done():  # the task was cancelled, or failed
+            self._over.set_result(None)
+            self._caller.hang_up()
+        duration_s = time.monotonic() - self._started_at
+        self._metrics.calls_ended.labels(end.by, end.cause).inc()
+        counters = self.line.counters()
+        self._publish(
+            "call_hungup",
+            {
+                "status": "completed" if self._has_spoken else "failed",
+                "duration_s": round(duration_s, 3),
+                "hangup_by": end.by,
+                "hangup_cause": end.cause,
+                "counters": counters._asdict(),
+            },
+        )
+        logger.info(
+            "call %s: ended by %s (%s) after %.1f s, %d underruns",
+            self.call.call_id,
+            end.by,
+            end.cause,
+            duration_s,
+            counters.underruns,
+        )
+
+    # Commands
+
+    def hang_up(self, by: str, cause: str) -> None:
+        """End the call with 0x00 at the next tick; the first who says so is who ended it."""
+        self._end = self._end or _End(by, cause)
+        self._is_hanging_up = True
+
+    def fail(self) -> None:
+        """End the call at once: its tick raised, so no tick can end it."""
+        self._end = self._end or _End("system", "temporary_failure")
+        self._caller.hang_up()
+        self._finish()
+
+    # From the caller's connection
+
+    def receive(self, items: list[CallerItem]) -> None:
+        """Take what the line made of the caller's bytes."""
+        link = self._link
+        for item in items:
+            if type(item) is bytes:
+                if link is not None:
+                    link.send_audio(item)
+            elif isinstance(item, Digit):
+                self._receive_digit(item.digit)
+            elif not isinstance(item, CallUuid):
+                self._receive_end(item)
+
+    def _receive_digit(self, digit: str) -> None:
+        self._metrics.dtmf.inc()
+        self._publish("dtmf_received", {"digit": digit})
+        if self._link is not None:
+            self._link.send_json(rtvi.dtmf(new_event_id(), digit))
+
+    def _receive_end(self, item: object) -> None:
+        if isinstance(item, HangUp):
+            self.caller_gone("normal_clearing")
+        elif isinstance(item, PeerError):
+            self.caller_gone("protocol_error")
+        elif isinstance(item, Violation):
+            logger.warning("call %s: closing, no AudioSocket: %s", self.call.call_id, item.detail)
+            self._metrics.connections_closed.labels(item.reason).inc()
+            self._end = self._end or _End("system", "protocol_error")
+            self._finish()
+        self._caller.abort()
+
+    def caller_gone(self, cause: str) -> None:
+        """The connection is closed: the call is over."""
+        self._end = self._end or _End("caller", cause)
+        self._finish()
+
+    def _finish(self) -> None:
+        if not self._over.done():
+            self._over.set_result(None)
+
+    # From the ticker
+
+    def tick(self, now: float) -> None:
+        """Give the caller the 20 ms that are due."""
+        if self._over.done():
+            return
+        if self._is_hanging_up:
+            self._caller.hang_up()
+            self._finish()
+            return
+        if self._is_waiting and self.line.held_ms < _REFILL_TONE_MS:
+            self.line.receive_agent(_WAITING_TONE, now)
+        to_caller, to_agent, events = self.line.tick(now)
+        self._caller.write(to_caller)
+        if to_agent is not None and self._link is not None:
+            self._link.send_audio(to_agent)
+        if events:
+            self._take_playout_events(events, now)
+
+    def _take_playout_events(self, events: list[PlayoutEvent], now: float) -> None:
+        for event in events:
+            if isinstance(event, Drained):
+                if self._drained is not None and not self._drained.done():
+                    self._drained.set_result(None)
+            elif isinstance(event, Started) and self._caller_stopped_at is not None:
+                self._metrics.response_time.observe(now - self._caller_stopped_at)
+                self._caller_stopped_at = None
+
+    # From the agent's link
+
+    def on_agent_open(self, connect_s: float) -> None:
+        """An agent is there."""
+        self._stop_waiting_tone()
+        self._publish("agent_connected", {"connect_s": round(connect_s, 4)})
+
+    def on_agent_lost(self, code: int) -> None:
+        """The agent's connection broke; the link looks for another one."""
+        self._publish("agent_lost", {"code": code})
+        logger.warning("call %s: agent lost (%d), reconnecting", self.call.call_id, code)
+        self._is_waiting = True
+
+    def _stop_waiting_tone(self) -> None:
+        if self._is_waiting:
+            self._is_waiting = False
+            self.line.flush()
+
+    def on_agent_message(self, message: bytes) -> bool:
+        """Take one message of the agent; audio goes straight to the line."""
+        now = time.monotonic()
+        frame = self.line.receive_agent(message, now)
+        if frame is None:
+            if not self._has_spoken:
+                self._has_spoken = True
+                self._metrics.first_audio_time.observe(now - self._started_at)
+            return True
+        if isinstance(frame, Json):
+            event = rtvi.parse(frame.data)
+            if event is not None:
+                self._take_rtvi(event, now)
+        elif isinstance(frame, Interruption):
+            self._interrupt()
+        elif isinstance(frame, Transcription):
+            self._publish_transcript("caller", frame.text, final=True)
+        elif isinstance(frame, BadFrame):
+            self._metrics.agent_bad_frames.labels(frame.reason).inc()
+        return False
+
+    def _interrupt(self) -> None:
+        discarded_ms = self.line.flush()
+        self._metrics.interruptions.inc()
+        self._publish("interrupted", {"discarded_ms": discarded_ms})
+
+    def _take_rtvi(self, event: rtvi.Event, now: float) -> None:
+        if isinstance(event, rtvi.Transcript):
+            self._publish_transcript(event.who, event.text, event.final)
+        elif isinstance(event, rtvi.Speaking):
+            if event.who == "caller":
+                self._caller_stopped_at = None if event.started else now
+            self._publish("speaking", {"who": event.who, "started": event.started})
+        elif isinstance(event, rtvi.AgentError):
+            self._metrics.agent_errors.inc()
+            self._publish("agent_error", {"text": event.text, "fatal": event.fatal})
+            logger.warning("agent reports an error (call %s)", self.call.call_id)
+
+    def _publish_transcript(self, who: str, text: str, final: bool) -> None:
+        if not text:
+            return
+        data = {"direction": "in" if who == "caller" else "out", "text": text}
+        if who == "agent":
+            self._publish("transcript_created", data)
+            return
+        self._interim_id = self._interim_id or new_event_id()
+        self._publish(
+            "transcript_created" if final else "transcript_interim", data, self._interim_id
+        )
+        if final:
+            self._interim_id = None
+
+    # Facts
+
+    def _created_data(self, token: str | None) -> dict[str, Any]:
+        data: dict[str, Any] = {
+            "status": "in-progress",
+            "source": self.call.source,
+            "destination": self.call.destination,
+        }
+        if token is not None:
+            data["agent_token"] = token
+        return data
+
+    def renew_token(self, token: str) -> None:
+        """An agent that dials in may come again, with this token."""
+        self._publish("call_updated", {"status": "in-progress", "agent_token": token})
+
+    def _publish(self, type_: str, data: dict[str, Any], event_id: str | None = None) -> None:
+        offset_s = round(time.monotonic() - self._started_at, 4)
+        event_id = event_id or new_event_id()
+        self._bus.publish(Event(type_, self.call.call_id, offset_s, data, event_id))

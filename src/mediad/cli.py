@@ -1,0 +1,143 @@
+"""The `mediad` command. Every subcommand is defined here or added here; none does its work here."""
+
+import json
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+import uvloop
+
+import mediad
+from mediad.config import Settings, load_settings
+from mediad.errors import MediadError
+
+__all__ = ["main"]
+
+DEFAULT_CONFIG = Path("/etc/mediad/mediad.toml")
+
+_config_option = click.option(
+    "--config",
+    "-c",
+    "config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="MEDIAD_CONFIG",
+    help=f"Settings file; {DEFAULT_CONFIG} if it exists, else the built-in defaults.",
+)
+
+
+def _version() -> str:
+    from mediad.line import CORE  # here: it fails when MEDIAD_CORE=require cannot be met
+
+    return f"mediad {mediad.__version__} ({CORE} core, Python {sys.version.split()[0]})"
+
+
+def _print_version(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        click.echo(_version())
+        context.exit()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version, and which core runs.",
+)
+def cli() -> None:
+    """Connect telephone calls on Asterisk to AI voice agents.
+
+    Start with `mediad demo`: it needs neither Asterisk nor a network. In production `mediad serve`
+    runs as a daemon; Asterisk's dialplan sends it calls with AudioSocket().
+    """
+
+
+@cli.command()
+@_config_option
+def serve(config: Path | None) -> None:
+    """Take calls until SIGTERM or Ctrl-C.
+
+    Every setting is in config/mediad.toml; each can also come from the environment, as
+    MEDIAD_AUDIOSOCKET__PORT=9092.
+    """
+    settings = _load(config)
+    from mediad.app import serve as run
+    from mediad.log import logging_to
+
+    with logging_to(settings.log.level):
+        uvloop.run(run(settings))
+
+
+@cli.command("check-config")
+@_config_option
+@click.option("--json", "as_json", is_flag=True, help="Print the settings in force as JSON.")
+def check_config(config: Path | None, as_json: bool) -> None:
+    """Check a settings file and the environment, and show what would be in force.
+
+    Exit status 2 if something is wrong; each line names file, table and key.
+    """
+    settings = _load(config)
+    tables: dict[str, dict[str, Any]] = settings.model_dump(mode="json")
+    if as_json:
+        click.echo(json.dumps(tables, indent=2))
+        return
+    for table, values in tables.items():
+        click.echo(f"[{table}]")
+        for key, value in values.items():
+            if value is not None:
+                click.echo(f"{key} = {json.dumps(value, ensure_ascii=False)}")
+        click.echo()
+
+
+@cli.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind.")
+@click.option(
+    "--port",
+    default=8765,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="TCP port; 0: a free one.",
+)
+def agent(host: str, port: int) -> None:
+    """Serve the built-in agent: a Pipecat pipeline that talks and listens offline.
+
+    It hears yes, no, stop and repeat, and DTMF digits. Needs the extra: pip install
+    'mediad[agent]'.
+    """
+    missing = [name for name in ("pipecat", "pocketsphinx") if find_spec(name) is None]
+    if missing:
+        raise click.ClickException(
+            f"{', '.join(missing)} is not installed; install it with: pip install 'mediad[agent]'"
+        )
+    from mediad.speech.agent import run_agent
+
+    run_agent(host, port)
+
+
+def _load(config: Path | None) -> Settings:
+    if config is None and DEFAULT_CONFIG.exists():
+        config = DEFAULT_CONFIG
+    return load_settings(config)
+
+
+def main() -> None:
+    """Run the command; mediad's own errors become one message and exit status 2."""
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Exit as exc:
+        sys.exit(exc.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except click.ClickException as exc:
+        exc.show()
+        sys.exit(exc.exit_code)
+    except MediadError as exc:
+        for line in str(exc).splitlines():
+            click.echo(f"mediad: {line}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,212 @@
+"""The AudioSocket listener: Asterisk connects, one TCP connection a call.
+
+A connection that closes without a byte (a balancer's check, a channel that was not answered) is no
+call. EOF is the normal hang-up.
+"""
+
+import asyncio
+import ipaddress
+import logging
+import socket
+import time
+from typing import cast
+from uuid import UUID
+
+from mediad.call.registry import Registry
+from mediad.call.session import Session
+from mediad.config import AudioSocket
+from mediad.line import CallerItem, Line
+from mediad.metrics import Metrics
+from mediad.wire.audiosocket import HANGUP, CallUuid, Violation
+
+__all__ = ["AudioSocketListener"]
+
+logger = logging.getLogger(__name__)
+
+_BACKLOG = 1024
+_HIGH_WATER_BYTES = 32 * 1024  # a second of unsent audio; then frames are dropped
+_CLOSE_WAIT_S = 2.0  # for Asterisk to close after 0x00
+_KEEPALIVE_PROBES = 3
+
+
+class AudioSocketListener:
+    """Listens for Asterisk."""
+
+    def __init__(self, settings: AudioSocket, registry: Registry, metrics: Metrics) -> None:
+        self.settings = settings
+        self.registry = registry
+        self.metrics = metrics
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> tuple[str, int]:
+        """Listen; return the address.
+
+        Raises:
+            OSError: If the address cannot be bound.
+        """
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: _Connection(self), self.settings.host, self.settings.port, backlog=_BACKLOG
+        )
+        host, port = self._server.sockets[0].getsockname()[:2]
+        return host, port
+
+    def stop(self) -> None:
+        """Listen no more; open connections are their calls' business."""
+        if self._server is not None:
+            self._server.close()
+
+    def allows(self, address: str) -> bool:
+        """Tell whether ``audiosocket.allow`` lets this address connect."""
+        ip = ipaddress.ip_address(address)
+        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
+            ip = ip.ipv4_mapped
+        allow = self.settings.allow
+        return not allow or any(ip in network for network in allow if network.version == ip.version)
+
+
+class _Connection(asyncio.Protocol):
+    """One connection: bytes to the line, its items to the call, the call's messages out."""
+
+    def __init__(self, listener: AudioSocketListener) -> None:
+        self._listener = listener
+        settings = listener.settings
+        self._line = Line(settings.codec, settings.g711, settings.playout_max_s)
+        self._session: Session | None = None
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_paused = False
+        self._is_ended = False  # by us: what still comes is not read
+        self._has_data = False
+
+    # Called by the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are no subclass of asyncio.Transport.
+        self._transport = transport = cast(asyncio.Transport, transport)
+        listener = self._listener
+        _set_options(transport, listener.settings.dead_peer_s)
+        transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
+        peer = transport.get_extra_info("peername")
+        if peer and not listener.allows(peer[0]):
+            logger.warning("connection from %s refused: not in audiosocket.allow", peer[0])
+            self._refuse("not_allowed", HANGUP)
+        elif (refusal := listener.registry.refusal()) is not None:
+            self._refuse(refusal, HANGUP)
+        else:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(listener.settings.uuid_timeout_s, self._give_up_waiting)
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_ended:
+            return
+        self._has_data = True
+        items = self._line.receive_caller(data, time.monotonic())
+        if not items:
+            return
+        if self._session is None and not self._begin(items):
+            return
+        assert self._session is not None
+        self._session.receive(items)
+
+    def eof_received(self) -> bool:
+        return False  # close: Asterisk has hung up
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        if self._session is not None:
+            self._session.caller_gone("network_out_of_order" if exc else "normal_clearing")
+            self._session = None
+        elif not self._is_ended:
+            reason = "no_uuid" if self._has_data else "empty"
+            self._listener.metrics.connections_closed.labels(reason).inc()
+        self._is_ended = True
+
+    def pause_writing(self) -> None:
+        self._is_paused = True
+
+    def resume_writing(self) -> None:
+        self._is_paused = False
+
+    # The start of a call
+
+    def _begin(self, items: list[CallerItem]) -> bool:
+        first = items[0]
+        if not isinstance(
+            first, CallUuid
+        ):  # the line lets nothing else through before the UUID but an end
+            reason = first.reason if isinstance(first, Violation) else "no_uuid"
+            detail = first.detail if isinstance(first, Violation) else "hang-up before the UUID"
+            logger.warning("connection closed: %s", detail)
+            self._refuse(reason, b"")
+            return False
+        return self._start_call(first.uuid)
+
+    def _start_call(self, call_id: UUID) -> bool:
+        self._stop_timer()
+        started = self._listener.registry.start(call_id, self._line, self)
+        if isinstance(started, str):
+            logger.warning("call %s refused: %s", call_id, started)
+            self._refuse(started, HANGUP)
+            return False
+        self._session = started
+        return True
+
+    def _refuse(self, reason: str, farewell: bytes) -> None:
+        self._listener.metrics.connections_closed.labels(reason).inc()
+        self._end(farewell)
+
+    def _give_up_waiting(self) -> None:
+        if self._has_data:
+            logger.warning("connection closed: its UUID did not come in time")
+        self._refuse("uuid_timeout", b"")
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # Called by the session
+
+    def write(self, message: bytes) -> None:
+        """Write one message in one piece, or drop and count it while Asterisk does not read."""
+        if self._transport is None or self._is_ended:
+            return
+        if self._is_paused:
+            self._listener.metrics.caller_audio_dropped.inc()
+            return
+        self._transport.write(message)
+
+    def hang_up(self) -> None:
+        """Send 0x00 and close."""
+        self._end(HANGUP)
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._end(b"")
+
+    def _end(self, farewell: bytes) -> None:
+        transport = self._transport
+        if transport is None or self._is_ended:
+            return
+        self._is_ended = True
+        self._stop_timer()
+        if not farewell:
+            transport.abort()
+            return
+        # Closing with bytes unread would reset the connection, perhaps before Asterisk has read the
+        # 0x00: so only our side is closed, and Asterisk is given time to close its own.
+        transport.write(farewell)
+        transport.write_eof()
+        self._timer = asyncio.get_running_loop().call_later(_CLOSE_WAIT_S, transport.abort)
+
+
+def _set_options(transport: asyncio.Transport, dead_peer_s: float) -> None:
+    sock: socket.socket = transport.get_extra_info("socket")
+    interval_s = max(1, int(dead_peer_s / (_KEEPALIVE_PROBES + 1)))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, interval_s)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval_s)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_PROBES)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(dead_peer_s * 1000))

@@ -1,0 +1,130 @@
+"""RTVI, the JSON that a stock Pipecat agent speaks inside MessageFrames, protocol version 2.
+
+Only what mediad uses: ``client-ready`` and ``dtmf`` go out; transcripts, speaking states and errors
+come in.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = [
+    "PROTOCOL_VERSION",
+    "AgentError",
+    "AgentReady",
+    "Event",
+    "Speaking",
+    "Transcript",
+    "client_ready",
+    "dtmf",
+    "parse",
+]
+
+PROTOCOL_VERSION = "2.0.0"
+_LABEL = "rtvi-ai"
+MAX_TEXT = 16_384
+"""The longest transcript or error text kept, in characters; longer ones are cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentReady:
+    """The agent has answered ``client-ready``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speaking:
+    """Somebody starts or stops speaking, as the agent hears it."""
+
+    who: str
+    """``caller`` or ``agent``."""
+    started: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """Words that were said."""
+
+    who: str
+    """``caller`` or ``agent``."""
+    text: str
+    final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AgentError:
+    """The agent reports an error."""
+
+    text: str
+    fatal: bool
+
+
+Event = AgentReady | Speaking | Transcript | AgentError
+
+_SPEAKING = {
+    "user-started-speaking": Speaking("caller", True),
+    "user-stopped-speaking": Speaking("caller", False),
+    "bot-started-speaking": Speaking("agent", True),
+    "bot-stopped-speaking": Speaking("agent", False),
+}
+
+
+def client_ready(message_id: str, details: Mapping[str, Any]) -> str:
+    """Return the first message to an agent.
+
+    Args:
+        message_id: Any id; the agent's answer repeats it.
+        details: What the agent may want to know of the call; goes into ``about.platform_details``.
+    """
+    about = {"library": "mediad", "platform": "telephone", "platform_details": dict(details)}
+    return _message("client-ready", message_id, {"version": PROTOCOL_VERSION, "about": about})
+
+
+def dtmf(message_id: str, digit: str) -> str:
+    """Return a pressed digit. Agents before Pipecat 1.6.0 do not know the type and answer with an
+    error.
+    """
+    return _message("dtmf", message_id, {"buttons": [digit]})
+
+
+def _message(type_: str, message_id: str, data: Mapping[str, Any]) -> str:
+    return json.dumps({"label": _LABEL, "type": type_, "id": message_id, "data": data})
+
+
+def parse(data: str) -> Event | None:
+    """Read a MessageFrame's JSON; None for what is no RTVI or of no interest."""
+    try:
+        message = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(message, dict) or message.get("label") != _LABEL:
+        return None
+    type_, body = message.get("type"), message.get("data")
+    body = body if isinstance(body, dict) else {}
+    if not isinstance(type_, str):
+        return None
+    if type_ in _SPEAKING:
+        return _SPEAKING[type_]
+    return _parse_body(type_, body)
+
+
+def _parse_body(type_: str, body: dict[str, Any]) -> Event | None:
+    match type_:
+        case "user-transcription":
+            return Transcript("caller", _text(body.get("text")), body.get("final") is True)
+        case "bot-transcription":
+            return Transcript("agent", _text(body.get("text")), True)
+        case "bot-ready":
+            return AgentReady()
+        case "error":
+            return AgentError(
+                _text(body.get("error") or body.get("message")), body.get("fatal") is True
+            )
+        case "error-response":
+            return AgentError(_text(body.get("error")), False)
+        case _:
+            return None
+
+
+def _text(value: object) -> str:
+    return value[:MAX_TEXT] if isinstance(value, str) else ""
