@@ -1,0 +1,124 @@
+"""Calls through mediad to a stock Pipecat agent, over each of its WebSocket transports."""
+
+import asyncio
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from mediad.app import App
+from mediad.bus.bus import Subscription
+from mediad.bus.events import Event
+from mediad.caller import Caller
+from mediad.config import Ai, AudioSocket, Http, Settings
+from tests.sound import measure_tone, tone
+from tests.integration.pipecat_peer import PipecatAgent, run_pipecat_agent
+
+TONE_S = 2.0
+CALLER_HZ, AGENT_HZ = 1004.0, 997.0
+
+
+def settings(*urls: str) -> Settings:
+    """Return settings with free ports and these agents; none means that agents dial in."""
+    return Settings(
+        audiosocket=AudioSocket(port=0, codec="slin"),
+        http=Http(port=0),
+        ai=Ai(agent_url=urls, listen_port=0),
+    )
+
+
+async def next_event(events: Subscription, type_: str) -> Event:
+    """Return the next event of a type."""
+    async with asyncio.timeout(10):
+        async for event in events:
+            if event.type == type_:
+                return event
+    raise AssertionError("the subscription ended")
+
+
+async def check_both_tones(caller: Caller, agent: PipecatAgent, call: str, out_rate: int) -> None:
+    """Send a tone each way; hear both with the right pitch and an SNR of 30 dB."""
+    caller.say(tone(CALLER_HZ, TONE_S, 8000), 8000)
+    agent.play(call, tone(AGENT_HZ, TONE_S, out_rate))
+    await caller.wait_for_speech()
+    await caller.wait_for_quiet(quiet_s=0.5)
+    for pcm, rate_hz, hz in (
+        (agent.heard(call), 16_000, CALLER_HZ),
+        (bytes(caller.heard.pcm), 8000, AGENT_HZ),
+    ):
+        measured = measure_tone(pcm, rate_hz)
+        assert measured.hz == pytest.approx(hz, abs=0.5)
+        assert measured.seconds > 0.8 * TONE_S
+        assert measured.snr_db >= 30.0
+
+
+@pytest.mark.parametrize("chunks", [2, 4])
+@pytest.mark.parametrize("out_rate", [16_000, 24_000])
+@pytest.mark.parametrize("transport", ["server", "fastapi"])
+async def test_tones_arrive_both_ways(
+    tmp_path: Path, transport: str, out_rate: int, chunks: int
+) -> None:
+    options = ("--out-rate", str(out_rate), "--chunks", str(chunks))
+    async with (
+        run_pipecat_agent(tmp_path, transport, *options) as agent,
+        App(settings(agent.url)) as app,
+        Caller(*app.audiosocket_address, call_id=(call := uuid4())) as caller,
+    ):
+        await agent.wait_for("connected", str(call))
+        await check_both_tones(caller, agent, str(call), out_rate)
+        caller.press("12#")
+        await caller.said()
+        caller.hang_up()
+        await agent.wait_for("disconnected", str(call))
+        assert agent.dtmf(str(call)) == "12#"
+
+
+async def test_agent_that_dials_in_with_a_riff_header_on_every_message(tmp_path: Path) -> None:
+    async with App(settings()) as app:
+        with app.bus.subscribe() as events:
+            async with Caller(*app.audiosocket_address) as caller:
+                created = await next_event(events, "call_created")
+                assert app.dial_in_address is not None
+                host, port = app.dial_in_address
+                url = f"ws://{host}:{port}/agent/{created.data['agent_token']}"
+                async with run_pipecat_agent(tmp_path, "client", "--url", url) as agent:
+                    await next_event(events, "agent_connected")
+                    await check_both_tones(caller, agent, "none", 24_000)
+                    agent.command("end", "none")
+                    end = await caller.ended()
+                    assert (end.by, end.how) == ("server", "hangup")
+
+
+async def test_the_agents_normal_end_is_heard_out_and_ends_the_call(tmp_path: Path) -> None:
+    async with (
+        run_pipecat_agent(tmp_path, "fastapi") as agent,
+        App(settings(agent.url)) as app,
+        Caller(*app.audiosocket_address, call_id=(call := uuid4())) as caller,
+    ):
+        with app.bus.subscribe() as events:
+            await agent.wait_for("connected", str(call))
+            agent.play(str(call), tone(AGENT_HZ, TONE_S, 24_000))
+            agent.command("end", str(call))
+            hungup = await next_event(events, "call_hungup")
+            assert (hungup.data["hangup_by"], hungup.data["status"]) == ("agent", "completed")
+            end = await caller.ended()
+            assert (end.by, end.how) == ("server", "hangup")
+            assert measure_tone(bytes(caller.heard.pcm), 8000).seconds > 0.8 * TONE_S
+
+
+async def test_interruption_leaves_not_one_stale_frame(tmp_path: Path) -> None:
+    async with (
+        run_pipecat_agent(tmp_path, "fastapi") as agent,
+        App(settings(agent.url)) as app,
+        Caller(*app.audiosocket_address, call_id=(call := uuid4())) as caller,
+    ):
+        with app.bus.subscribe() as events:
+            await agent.wait_for("connected", str(call))
+            agent.play(str(call), tone(AGENT_HZ, 5.0, 24_000))
+            await caller.wait_for_speech()
+            agent.command("interrupt", str(call))
+            await next_event(events, "interrupted")
+            flushed_at = asyncio.get_running_loop().time()
+            await asyncio.sleep(0.5)
+            assert caller.heard.last_audible is not None
+            assert caller.heard.last_audible - flushed_at < 0.04
