@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 import pytest
 import pytest_asyncio
 
-from tests.asterisk.mediad_server import run_mediad
+from tests.asterisk.mediad_server import run_server
 from tests.asterisk.rig import Asterisk, MissingAsteriskError
 from tests.asterisk.seam import Server
 
@@ -38,5 +38,5 @@ def asterisk_log(asterisk: Asterisk) -> Iterator[None]:
 async def servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mapping[str, Server]]:
     """The servers under test by the G.711 they are set to, because the wire does not name it."""
     records = tmp_path_factory.mktemp("ulaw"), tmp_path_factory.mktemp("alaw")
-    async with run_mediad(records[0], "ulaw") as ulaw, run_mediad(records[1], "alaw") as alaw:
+    async with run_server(records[0], "ulaw") as ulaw, run_server(records[1], "alaw") as alaw:
         yield {"ulaw": ulaw, "alaw": alaw}

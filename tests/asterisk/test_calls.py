@@ -11,8 +11,8 @@ import pytest
 from tests.asterisk.phone import Phone
 from tests.asterisk.rig import Asterisk
 from tests.asterisk.seam import PLAY_RATE_HZ, AgentCall, Server
-from tests.sound import Tone, encode_ulaw, measure_tone, tone
 from tests.asterisk.waiting import HANG_UP_TIMEOUT_S, until, until_no_channel
+from tests.sound import Tone, encode_ulaw, measure_tone, tone
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -11,8 +11,8 @@ import pytest
 
 from tests.asterisk.rig import Asterisk
 from tests.asterisk.seam import PLAY_RATE_HZ, AgentCall, Server
-from tests.sound import encode_ulaw, measure_tone, tone
 from tests.asterisk.waiting import until, until_no_channel
+from tests.sound import encode_ulaw, measure_tone, tone
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -1,4 +1,4 @@
-"""A stock Pipecat agent as a program, for tests: transport, pipeline and RTVI as Pipecat ships them.
+"""A stock Pipecat agent as a program, for tests: transport, pipeline and RTVI as Pipecat has them.
 
 Between input and output stands one probe: it records what it hears, and echoes it if asked. Events
 go to standard output, commands come from standard input, one JSON object a line; `pipecat_peer` is

@@ -11,8 +11,8 @@ from mediad.bus.bus import Subscription
 from mediad.bus.events import Event
 from mediad.caller import Caller
 from mediad.config import Ai, AudioSocket, Http, Settings
-from tests.sound import measure_tone, tone
 from tests.integration.pipecat_peer import PipecatAgent, run_pipecat_agent
+from tests.sound import measure_tone, tone
 
 TONE_S = 2.0
 CALLER_HZ, AGENT_HZ = 1004.0, 997.0
