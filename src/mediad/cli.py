@@ -2,6 +2,7 @@
 
 import json
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,23 @@ def _print_version(context: click.Context, _: click.Parameter, value: bool) -> N
         context.exit()
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """A group whose larger commands are imported when used: ``serve`` needs none of them."""
+
+    _LATER = {"call": "mediad.call_command", "demo": "mediad.demo.command"}
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return sorted((*super().list_commands(context), *self._LATER))
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in self._LATER:
+            return super().get_command(context, name)
+        command = getattr(import_module(self._LATER[name]), name)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--version",
     is_flag=True,

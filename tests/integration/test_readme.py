@@ -1,0 +1,99 @@
+"""Every command in README.md is run; a new one has to be taught to this file."""
+
+import asyncio
+import re
+import shlex
+import shutil
+import socket
+import sys
+import wave
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from tests.mediad_process import run_mediad
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def commands() -> list[str]:
+    """Return the lines of README's shell blocks, and its inline ``make`` commands."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.splitlines() if line]
+    return lines + re.findall(r"`(make [a-z-]+)`", README)
+
+
+def free_port() -> int:
+    """Return a port that was free just now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+async def run(*command: str, cwd: Path = ROOT) -> str:
+    """Run a command to its end; return what it printed. It must succeed."""
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=cwd, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()
+    return output.decode()
+
+
+@asynccontextmanager
+async def agent(arguments: list[str]) -> AsyncIterator[str]:
+    """Run ``mediad agent`` on a free port; yield its address."""
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "mediad", *arguments, "--port", str(port)),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(60):
+            line = (await process.stdout.readline()).decode()
+        assert line.startswith("agent listening on"), line
+        yield f"ws://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+def test_no_command_is_unknown_here() -> None:
+    known = {"agent", "serve", "call", "check-config"}
+    for command in commands():
+        words = shlex.split(command)
+        assert words[0] == "make" or (words[0] == ".venv/bin/mediad" and words[1] in known), command
+
+
+async def test_every_make_target_exists() -> None:
+    targets = [words[1] for words in map(shlex.split, commands()) if words[0] == "make"]
+    assert {"demo", "test", "lint"} <= set(targets)
+    for target in targets:
+        await run("make", "--dry-run", target)
+
+
+async def test_settings_file_of_the_readme_is_right() -> None:
+    (command,) = [c for c in commands() if "check-config" in c]
+    assert "[audiosocket]" in await run(
+        sys.executable, "-m", *shlex.split(command.removeprefix(".venv/bin/"))
+    )
+
+
+async def test_agent_serve_and_call_work_together(tmp_path: Path) -> None:
+    lines = {shlex.split(c)[1]: shlex.split(c)[1:] for c in commands() if "mediad " in c}
+    assert lines["serve"] == ["serve"]
+    async with agent(lines["agent"]) as url, run_mediad(url) as mediad:
+        port = str(mediad.audiosocket[1])
+        await run(sys.executable, "-m", "mediad", *lines["call"], "--port", port, cwd=tmp_path)
+    heard = tmp_path / "heard.wav"
+    with wave.open(str(heard)) as file:
+        assert file.getnframes() > 4 * file.getframerate()
+        assert any(file.readframes(file.getnframes()))
+
+
+def test_files_that_the_readme_links_to_exist() -> None:
+    for path in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / path).exists(), path
+    assert shutil.which("make"), "README's commands need make"
