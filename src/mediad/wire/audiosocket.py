@@ -13,6 +13,7 @@ from uuid import UUID
 
 __all__ = [
     "AUDIO_KIND_OF_RATE",
+    "DTMF_DIGITS",
     "FRAME_MS",
     "HANGUP",
     "HEADER",
@@ -84,7 +85,7 @@ HANGUP = HEADER.pack(Kind.HANGUP, 0)
 _UUID_SIZE = 16
 MAX_ERROR_SIZE = 255
 """The longest error payload taken, in bytes; its content is only logged."""
-_DTMF_DIGITS = frozenset(b"0123456789*#ABCDabcd")
+DTMF_DIGITS = frozenset(b"0123456789*#ABCDabcd")
 
 
 class CallUuid(NamedTuple):
@@ -207,7 +208,7 @@ class Parser:
         if kind in _AUDIO_SIZES:
             return Audio(kind, payload)
         if kind == Kind.DTMF:
-            if payload[0] not in _DTMF_DIGITS:
+            if payload[0] not in DTMF_DIGITS:
                 return Violation("bad_digit", f"DTMF digit {payload!r}")
             return Digit(payload.decode().upper())
         if kind == Kind.UUID:
