@@ -1,0 +1,48 @@
+# Every target makes what it needs by itself: the Python packages in .venv, the rest under .cache.
+# MEDIAD_CORE=require|auto|python says whether the core is compiled; PYTHON which Python is taken.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+# One stamp per choice of core, so that another choice installs again.
+VENV := .venv/installed-$(or $(MEDIAD_CORE),auto)
+CORE_SOURCES := $(wildcard $(addprefix src/mediad/line/*.,pyx pxi h))
+
+.PHONY: help venv demo test test-asterisk deps-asterisk lint format clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
+
+venv: $(VENV) ## Set up .venv; the other targets do it when they need it
+
+$(VENV): pyproject.toml .ci/venv $(CORE_SOURCES)
+	@PYTHON="$(PYTHON)" .ci/venv
+	@touch $@
+
+demo: $(VENV) ## Hear a whole call: caller, mediad and agent, without Asterisk
+	$(BIN)/mediad demo
+
+test: $(VENV) ## Run the unit and integration tests
+	$(BIN)/pytest
+
+test-asterisk: $(VENV) ## Run the tests with a real Asterisk
+	$(BIN)/pytest tests/asterisk
+
+deps-asterisk: ## Get a real Asterisk for the tests; needs root, once
+	tests/asterisk/install.sh
+
+lint: $(VENV) ## Check style, types and the direction of imports
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV) ## Format the code
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+clean: ## Remove everything made here but the real Asterisk
+	rm -rf .venv .cache/debian build dist src/*.egg-info .coverage .hypothesis
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -f src/mediad/line/_core.c src/mediad/line/_core.*.so demo*.wav
+	find src tests -name __pycache__ -prune -exec rm -rf {} +

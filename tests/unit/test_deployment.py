@@ -1,0 +1,116 @@
+"""The images and the Compose file: what they name exists. No Docker is needed, none is started."""
+
+import os
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mediad.config import Settings
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "config"
+
+# Pipecat brings PyYAML; only in CI must it be there.
+yaml: Any = import_module("yaml") if os.environ.get("CI") else pytest.importorskip("yaml")
+
+Service = dict[str, Any]
+
+COMPOSE: dict[str, Any] = yaml.safe_load((CONFIG / "compose.yaml").read_text(encoding="utf-8"))
+SERVICES: dict[str, Service] = COMPOSE["services"]
+
+each_service = pytest.mark.parametrize("service", SERVICES.values(), ids=list(SERVICES))
+
+
+def dockerfile(service: Service) -> Path | None:
+    """Return the Dockerfile that a service is built from; None when its image is taken ready."""
+    build = service.get("build")
+    if build is None:
+        return None
+    return (
+        CONFIG / (build if isinstance(build, str) else build["context"]) / "Dockerfile"
+    ).resolve()
+
+
+def stages(path: Path) -> dict[str, str]:
+    """Return a Dockerfile's stages: name (or number) → instructions."""
+    text = path.read_text(encoding="utf-8").replace("\\\n", " ")
+    parts = re.split(r"^FROM (.+)$", text, flags=re.MULTILINE)[1:]
+    names = [line.rpartition(" AS ")[2] for line in parts[::2]]
+    return dict(zip(names, parts[1::2], strict=True))
+
+
+@each_service
+def test_what_is_mounted_exists(service: Service) -> None:
+    for volume in service.get("volumes", []):
+        source = volume.partition(":")[0]
+        assert source in COMPOSE["volumes"] or (CONFIG / source).exists(), source
+
+
+@each_service
+def test_what_is_built_is_a_stage(service: Service) -> None:
+    path = dockerfile(service)
+    if path is not None:
+        assert path.is_file()
+        target = service["build"]["target"] if isinstance(service["build"], dict) else None
+        assert target is None or target in stages(path)
+
+
+@each_service
+def test_health_is_checked(service: Service) -> None:
+    path = dockerfile(service)
+    if path is None:
+        assert service["healthcheck"]["test"][0] == "CMD"
+    else:
+        target = service["build"]["target"] if isinstance(service["build"], dict) else None
+        assert "HEALTHCHECK" in stages(path)[target or list(stages(path))[-1]]
+
+
+@each_service
+def test_it_is_given_time_to_stop_and_one_network(service: Service) -> None:
+    assert "stop_grace_period" in service
+    assert service["networks"] == list(COMPOSE["networks"])
+
+
+@each_service
+def test_nothing_is_published_beyond_the_machine(service: Service) -> None:
+    assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+
+
+@pytest.mark.parametrize("path", [ROOT / "Dockerfile", CONFIG / "asterisk/Dockerfile"])
+def test_what_an_image_copies_exists(path: Path) -> None:
+    for line in re.findall(r"^COPY (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE):
+        for source in line.split()[:-1]:
+            assert (path.parent / source).exists(), source
+
+
+@pytest.mark.parametrize("path", [ROOT / "Dockerfile", CONFIG / "asterisk/Dockerfile"])
+def test_no_image_runs_as_root(path: Path) -> None:
+    for name, text in stages(path).items():
+        assert "CMD [" not in text or re.search(r"^USER (?!root)", text, re.MULTILINE), name
+
+
+def test_default_image_is_mediad() -> None:
+    assert list(stages(ROOT / "Dockerfile"))[-1] == "mediad"
+
+
+def test_environment_names_settings() -> None:
+    known = {
+        f"MEDIAD_{table}__{key}".upper()
+        for table, keys in Settings().model_dump().items()
+        for key in keys
+    } | {"MEDIAD_CORE"}
+    files = (ROOT / "Dockerfile", CONFIG / "compose.yaml")
+    for path in files:
+        names = set(re.findall(r"MEDIAD_\w*[A-Z]", path.read_text(encoding="utf-8")))
+        assert names <= known, path
+
+
+def test_everything_the_build_copies_is_let_through_to_it() -> None:
+    rules = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    (copied,) = re.findall(
+        r"^COPY (.+) \./$", (ROOT / "Dockerfile").read_text("utf-8"), re.MULTILINE
+    )
+    assert {f"!{name}" for name in copied.split()} <= set(rules)
