@@ -10,11 +10,11 @@ from types import TracebackType
 from typing import Self
 
 from mediad.ai.agent import Connector
-from mediad.ai.connect import CallInfo, DialIn, DialInServer, DialOut, client_tls
+from mediad.ai.connect import CallInfo, DialOut, client_tls
+from mediad.ai.dial_in import DialIn, DialInServer
 from mediad.api.http import HttpServer, make_app
 from mediad.bus.bus import Bus
 from mediad.call.registry import Registry
-from mediad.call.session import Prompt
 from mediad.call.ticker import Ticker
 from mediad.config import Settings
 from mediad.errors import ConfigError
@@ -96,6 +96,7 @@ class App:
         self._is_ready = False
         self._listener.stop()
         await self.calls.stop(_HANG_UP_S)
+        await self._listener.closed()
         self._ticker.stop()
         if self._dial_in is not None:
             self._dial_in.stop()
@@ -142,14 +143,14 @@ async def _bind(table: str, start: Callable[[], Awaitable[tuple[str, int]]]) -> 
         raise ConfigError(f"[{table}] cannot listen: {exc}") from exc
 
 
-def _load_prompt(settings: Settings) -> Prompt:
+def _load_prompt(settings: Settings) -> bytes:
     path = settings.ai.unavailable_prompt
     if path is None:
-        return Prompt(frames.encode_audio(tone.unavailable_tone(), tone.RATE_HZ))
+        return frames.encode_audio(tone.unavailable_tone(), tone.RATE_HZ)
     try:
         wav = read_wav(path)
     except (OSError, WavError) as exc:
         raise ConfigError(f"[ai] unavailable_prompt: {exc}") from exc
     if wav.rate_hz not in SAMPLE_RATES:
         raise ConfigError(f"[ai] unavailable_prompt: {path} has {wav.rate_hz} samples a second")
-    return Prompt(frames.encode_audio(wav.pcm, wav.rate_hz))
+    return frames.encode_audio(wav.pcm, wav.rate_hz)

@@ -12,6 +12,8 @@ close code          after agent audio           before any
 any other           failed: finished            rejected
 """
 
+import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
@@ -35,16 +37,21 @@ HELD_FRAMES = 50
 MAX_HELD_CONTROL = 256
 """Control messages held meanwhile; DTMF is not faster than this."""
 
-_NORMAL = frozenset((1000, 1001))
+_ANSWER_S = 1.0  # how long an agent that dialled in may take to answer client-ready, before audio
+
+_GOOD_S = 5.0  # an agent that stayed this long was good, though it only listened
+
 _LOST = frozenset((1006, 1011, 1012))
 _BUSY = 1013
 
 
 class Connector(Protocol):
-    """A way to an agent; `connect.DialOut` and `connect.DialIn`."""
+    """A way to an agent; `connect.DialOut` and `dial_in.DialIn`."""
 
     @property
     def token(self) -> str | None: ...
+    @property
+    def settle_s(self) -> float: ...
     async def connect(
         self, make_socket: Callable[[], AgentSocket], deadline: float
     ) -> AgentSocket: ...
@@ -82,6 +89,9 @@ class AgentLink:
         self._settings = settings
         self._metrics = metrics
         self._socket: AgentSocket | None = None
+        self._connecting_since = self._opened_at = 0.0
+        self._is_released = False  # what is sent goes out, and is not held
+        self._answered = asyncio.Event()  # the agent has sent something on this connection
         self._held: deque[tuple[bool, bytes]] = deque()  # (is audio, frame), oldest first
         self._held_audio = 0
         self._has_spoken = False  # the agent, in this call
@@ -102,26 +112,25 @@ class AgentLink:
         try:
             while True:
                 code = await self._serve(deadline)
-                if self._speaks:  # this agent was good: whoever follows gets the full time
-                    deadline = time.monotonic() + self._settings.reconnect_s
+                now = time.monotonic()
+                if self._speaks or now - self._opened_at >= _GOOD_S:
+                    # This agent was good: whoever follows gets the full time.
+                    deadline = now + self._settings.reconnect_s
                     self._connector.renew()
                 if self._is_over(code):
                     return code
         finally:
-            self._connector.close()
-            if self._socket is not None:
-                self._socket.close()
+            self.close()
 
     async def _serve(self, deadline: float) -> int:
         """Get one connection, use it, and return its close code."""
-        started = time.monotonic()
-        socket = await self._connector.connect(self._make_socket, deadline)
-        self._speaks = False
+        self._connecting_since = time.monotonic()
+        self._socket = socket = await self._connector.connect(self._make_socket, deadline)
         try:
-            self._open(socket, time.monotonic() - started)
+            await self._greet(socket)
             return await socket.closed()
         finally:
-            self._socket = socket if socket.is_open else None
+            self._is_released = False
 
     def _is_over(self, code: int) -> bool:
         """Decide what a close code means; tell the connector where to go on."""
@@ -139,33 +148,53 @@ class AgentLink:
         return False
 
     def _make_socket(self) -> AgentSocket:
-        return AgentSocket(self._take_message, self._metrics, self._settings.ping_s)
+        return AgentSocket(self._open, self._take_message, self._metrics, self._settings.ping_s)
 
-    def _open(self, socket: AgentSocket, connect_s: float) -> None:
-        self._socket = socket
+    def _open(self) -> None:
+        # Before the first message: it may come in one segment with the handshake.
+        self._opened_at = time.monotonic()
+        self._speaks = False
+        self._answered.clear()
+        self._events.on_agent_open(self._opened_at - self._connecting_since)
+
+    async def _greet(self, socket: AgentSocket) -> None:
+        """Send client-ready, then what was held."""
         details = {
             "call_id": self._call.call_id,
             "from": self._call.source,
             "to": self._call.destination,
             "variables": dict(self._call.variables),
         }
-        self.send_json(rtvi.client_ready(str(uuid4()), details))
-        self._events.on_agent_open(connect_s)
-        while self._held:
+        ready = frames.encode_json(rtvi.client_ready(str(uuid4()), details))
+        settle_s = self._connector.settle_s
+        if settle_s:
+            await asyncio.sleep(settle_s)
+            socket.send_control(ready)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_ANSWER_S):
+                    await self._answered.wait()
+        else:
+            socket.send_control(ready)
+        self._release(socket)
+
+    def _release(self, socket: AgentSocket) -> None:
+        self._is_released = True
+        while self._held and socket.is_open:
             is_audio, frame = self._held.popleft()
             if is_audio:
+                self._held_audio -= 1
                 socket.send_audio(frame)
-            else:
-                socket.send_control(frame)
-        self._held_audio = 0
+            elif not socket.send_control(frame):
+                self._held.appendleft((False, frame))
 
     def _take_message(self, message: bytes) -> None:
+        self._answered.set()
         if self._events.on_agent_message(message) and not self._speaks:
             self._speaks = self._has_spoken = True
 
     def send_audio(self, frame: bytes) -> None:
         """Send 16 kHz audio, an encoded frame."""
-        if self._socket is not None:
+        if self._is_released and self._socket is not None and self._socket.is_open:
             self._socket.send_audio(frame)
             return
         if self._held_audio >= HELD_FRAMES:
@@ -182,12 +211,15 @@ class AgentLink:
     def send_json(self, data: str) -> None:
         """Send a message that must not be lost."""
         frame = frames.encode_json(data)
-        if self._socket is not None:
-            self._socket.send_control(frame)
-        elif len(self._held) - self._held_audio < MAX_HELD_CONTROL:
+        if self._is_released and self._socket is not None and self._socket.send_control(frame):
+            return
+        if len(self._held) - self._held_audio < MAX_HELD_CONTROL:
             self._held.append((False, frame))
 
     def close(self) -> None:
-        """End the connection in use, as the caller's hang-up does."""
+        """End the connection in use and look for no other; fine also when `run` never ran."""
+        self._connector.close()
         if self._socket is not None:
             self._socket.close()
+        self._held.clear()
+        self._held_audio = 0

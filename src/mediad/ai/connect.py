@@ -1,44 +1,31 @@
-"""Getting a WebSocket to an agent: mediad dials out to a URL, or the agent dials in with a token.
+"""Getting a WebSocket to a call's agent by its URLs. Agents that dial in are ``ai.dial_in``'s.
 
-Both ways are one call's: they remember which addresses have refused it. What a closed connection
-means is ``ai.agent``'s business.
+What a closed connection means is ``ai.agent``'s business.
 """
 
 import asyncio
 import logging
-import secrets
 import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
-from picows import (
-    WSCloseCode,
-    WSHandshakeError,
-    WSListener,
-    WSTransport,
-    WSUpgradeRequest,
-    WSUpgradeResponse,
-    WSUpgradeResponseWithListener,
-    ws_connect,
-    ws_create_server,
-)
+from picows import WSError, WSHandshakeError, WSUpgradeRequest, WSUpgradeResponse, ws_connect
 
 from mediad.ai.socket import AgentSocket
 from mediad.config import Ai
-from mediad.errors import AgentUnavailable
+from mediad.errors import AgentUnavailable, ConfigError
 from mediad.metrics import Metrics
 from mediad.wire.frames import MAX_MESSAGE_SIZE
 
-__all__ = ["CallInfo", "DialIn", "DialInServer", "DialOut", "client_tls"]
+__all__ = ["CallInfo", "DialOut", "SocketFactory", "client_tls"]
 
 logger = logging.getLogger(__name__)
 
 _RETRY_DELAYS_S = (0.2, 0.5, 1.0, 2.0)  # then every two seconds
 _ATTEMPT_S = 5.0  # one address may take this long, so that the next one gets its turn
 _FINAL_STATUS = frozenset((401, 403, 404))  # asking again does not help
-_MAX_TOKENS = 100_000
 
 SocketFactory = Callable[[], AgentSocket]
 
@@ -56,8 +43,15 @@ class CallInfo:
 
 
 def client_tls(settings: Ai) -> ssl.SSLContext:
-    """Return the TLS context for ``wss://``; it checks certificate and host name."""
-    return ssl.create_default_context(cafile=settings.ca_file)
+    """Return the TLS context for ``wss://``; it checks certificate and host name.
+
+    Raises:
+        ConfigError: If ``ca_file`` holds no certificates.
+    """
+    try:
+        return ssl.create_default_context(cafile=settings.ca_file)
+    except OSError as exc:  # ssl.SSLError is one
+        raise ConfigError(f"[ai] ca_file: {settings.ca_file}: {exc}") from exc
 
 
 class DialOut:
@@ -88,6 +82,11 @@ class DialOut:
         """There is none: mediad itself dials."""
         return None
 
+    @property
+    def settle_s(self) -> float:
+        """A server that accepts is ready."""
+        return 0.0
+
     def close(self) -> None:
         """Nothing is kept open between attempts."""
 
@@ -98,6 +97,7 @@ class DialOut:
     def reject(self) -> None:
         """The URL in use refuses this call for good."""
         del self._urls[self._at]
+        self._tries_in_round -= 1  # of the URLs that are left
         self._at = self._at % len(self._urls) if self._urls else 0
 
     def renew(self) -> None:
@@ -133,152 +133,65 @@ class DialOut:
     async def _try(self, make_socket: SocketFactory, timeout_s: float) -> AgentSocket | None:
         url = self._urls[self._at]
         started = time.monotonic()
+        attempt = _Attempt(make_socket)
         try:
             async with asyncio.timeout(timeout_s):
-                _, socket = await ws_connect(
-                    make_socket,
+                await ws_connect(
+                    attempt.make,
                     url,
                     ssl_context=self._tls,
                     websocket_handshake_timeout=timeout_s,
+                    enable_auto_pong=False,
                     max_frame_size=MAX_MESSAGE_SIZE,
                     max_redirects=0,
                     extra_headers=self._headers,
                 )
+            if attempt.socket is None:  # how picows tells it
+                raise ConnectionResetError("closed within the handshake")
         except WSHandshakeError as exc:
             status = exc.response.status if exc.response is not None else 0
             outcome = str(int(status)) if status else "bad_handshake"
             logger.warning("agent at %s refused the WebSocket: %s", _shown(url), exc)
             self.reject() if status in _FINAL_STATUS else self.skip()
-        except (OSError, TimeoutError) as exc:
+        except (OSError, TimeoutError, WSError, UnicodeError) as exc:  # of a host name, the last
             outcome = "timeout" if isinstance(exc, TimeoutError) else "unreachable"
             logger.warning("agent at %s cannot be reached: %s", _shown(url), exc or "timed out")
             self.skip()
         else:
             self._metrics.agent_connects.labels("open").inc()
             self._metrics.agent_connect_time.observe(time.monotonic() - started)
-            assert isinstance(socket, AgentSocket)
-            return socket
+            return attempt.keep()
+        finally:
+            attempt.give_up()
         self._metrics.agent_connects.labels(outcome).inc()
         return None
 
 
-class _Place:
-    """Where an agent may dial in once."""
+class _Attempt:
+    """One attempt's socket. picows goes on with a handshake that nobody awaits any more: what
+    still comes of it is refused, or closed.
+    """
 
-    def __init__(self, make_socket: SocketFactory | None = None) -> None:
-        self.make_socket = make_socket
-        self.taken: asyncio.Future[AgentSocket] = asyncio.get_running_loop().create_future()
+    def __init__(self, make_socket: SocketFactory) -> None:
+        self._make_socket = make_socket
+        self._is_given_up = False
+        self.socket: AgentSocket | None = None
 
+    def make(self, request: WSUpgradeRequest, response: WSUpgradeResponse) -> AgentSocket:
+        if self._is_given_up:
+            raise ConnectionAbortedError("the call no longer waits for this agent")
+        self.socket = self._make_socket()
+        return self.socket
 
-class DialInServer:
-    """The listener for agents that dial in: ``/agent/{token}``, a token for one connection."""
-
-    def __init__(self, settings: Ai, metrics: Metrics) -> None:
-        self._settings = settings
-        self._metrics = metrics
-        self._places: dict[str, _Place] = {}
-        self._server: asyncio.Server | None = None
-
-    async def start(self) -> tuple[str, int]:
-        """Listen; return the address."""
-        self._server = await ws_create_server(
-            self._admit,
-            self._settings.listen_host,
-            self._settings.listen_port,
-            max_frame_size=MAX_MESSAGE_SIZE,
-        )
-        host, port = self._server.sockets[0].getsockname()[:2]
-        return host, port
-
-    def stop(self) -> None:
-        """Listen no more; open connections are their calls' business."""
-        if self._server is not None:
-            self._server.close()
-
-    def offer(self) -> tuple[str, _Place]:
-        """Make a token and its place."""
-        if len(self._places) >= _MAX_TOKENS:
-            raise AgentUnavailable("too many calls wait for an agent")
-        token = secrets.token_urlsafe(24)
-        place = self._places[token] = _Place()
-        return token, place
-
-    def withdraw(self, token: str) -> None:
-        """Make a token worthless, used or not."""
-        self._places.pop(token, None)
-
-    def _admit(self, request: WSUpgradeRequest) -> WSListener | WSUpgradeResponseWithListener:
-        path = bytes(request.path).decode("ascii", "replace")
-        place = self._places.get(path.removeprefix("/agent/"))
-        if not path.startswith("/agent/") or place is None:
-            self._metrics.agent_connects.labels("bad_token").inc()
-            response = WSUpgradeResponse.create_error_response(403, b"unknown or expired token\n")
-            return WSUpgradeResponseWithListener(response, None)
-        if place.taken.done() or place.make_socket is None:
-            self._metrics.agent_connects.labels("second_agent").inc()
-            return _Refusal()
-        socket = place.make_socket()
-        place.taken.set_result(socket)
+    def keep(self) -> AgentSocket:
+        socket, self.socket = self.socket, None
+        assert socket is not None
         return socket
 
-
-class _Refusal(WSListener):  # type: ignore[misc]
-    """Close a second agent's connection with 1013, as a stock single-client server does."""
-
-    def on_ws_connected(self, transport: WSTransport) -> None:
-        transport.send_close(WSCloseCode.TRY_AGAIN_LATER)
-        transport.disconnect()
-
-
-class DialIn:
-    """Wait for one call's agent to dial in. ``on_token`` hears of each token after the first."""
-
-    def __init__(
-        self, server: DialInServer, settings: Ai, metrics: Metrics, on_token: Callable[[str], None]
-    ) -> None:
-        self._server = server
-        self._token_s = settings.token_s
-        self._metrics = metrics
-        self._on_token = on_token
-        self._token, self._place = server.offer()
-        self._is_first = True
-
-    @property
-    def token(self) -> str | None:
-        """What the agent puts behind ``/agent/``."""
-        return self._token
-
-    def skip(self) -> None:
-        """The agent left before it said anything: another may come with a new token."""
-
-    reject = renew = skip
-
-    async def connect(self, make_socket: SocketFactory, deadline: float) -> AgentSocket:
-        """Return the connection of the agent that came with the token.
-
-        Raises:
-            AgentUnavailable: When none came while the token was good.
-        """
-        if not self._is_first:
-            self._server.withdraw(self._token)
-            self._token, self._place = self._server.offer()
-            self._on_token(self._token)
-        self._is_first = False
-        self._place.make_socket = make_socket
-        started = time.monotonic()
-        try:
-            async with asyncio.timeout(self._token_s):
-                socket = await asyncio.shield(self._place.taken)
-                await socket.opened()
-        except TimeoutError:
-            raise AgentUnavailable("no agent dialled in while its token was good") from None
-        self._metrics.agent_connects.labels("open").inc()
-        self._metrics.agent_connect_time.observe(time.monotonic() - started)
-        return socket
-
-    def close(self) -> None:
-        """Withdraw the token."""
-        self._server.withdraw(self._token)
+    def give_up(self) -> None:
+        self._is_given_up = True
+        if self.socket is not None:
+            self.socket.close()
 
 
 def _shown(url: str) -> str:

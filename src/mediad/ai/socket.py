@@ -10,45 +10,56 @@ import logging
 import time
 from collections.abc import Callable
 
-from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSTransport
+from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSProtocolError, WSTransport
 
 from mediad.metrics import Metrics
 from mediad.wire.frames import MAX_MESSAGE_SIZE
 
-__all__ = ["ABNORMAL_CLOSURE", "MAX_CONTROL_BYTES", "AgentSocket"]
+__all__ = ["ABNORMAL_CLOSURE", "MAX_CONTROL_BYTES", "NO_STATUS", "AgentSocket"]
 
 logger = logging.getLogger(__name__)
 
+NO_STATUS = 1005
 ABNORMAL_CLOSURE = 1006
-"""The code of a connection that ended without one (RFC 6455, 7.4.1)."""
+"""The codes of a close frame without one, and of a connection that ended without a close frame
+(RFC 6455, 7.4.1).
+"""
 
 MAX_CONTROL_BYTES = 256 * 1024
 """Unsent bytes at which an agent that does not read is given up."""
 
 _HIGH_WATER_BYTES = 16 * 1024  # 0.5 s of audio; then audio is withheld
 _CLOSE_WAIT_S = 1.0  # for the agent's answer to our close
+# Close codes that are counted by their number; an agent may send any of 62,000 others.
+_COUNTED_CODES = frozenset(range(1000, 1016))
 
 
-class AgentSocket(WSListener):  # type: ignore[misc]  # picows' classes are compiled and untyped
+class AgentSocket(WSListener):
     """Messages of one agent.
 
     Args:
-        on_message: Takes each whole binary message, on the event loop.
+        on_open: Called when frames can be sent, before the first message is taken.
+        on_message: Takes each whole binary message, on the event loop, until `close`.
         metrics: Where pings, drops and bad messages are counted.
         ping_s: How often to ping; an agent that leaves two pings unanswered is closed with 1006.
     """
 
     def __init__(
-        self, on_message: Callable[[bytes], None], metrics: Metrics, ping_s: float
+        self,
+        on_open: Callable[[], None],
+        on_message: Callable[[bytes], None],
+        metrics: Metrics,
+        ping_s: float,
     ) -> None:
         super().__init__()
+        self._on_open = on_open
         self._on_message = on_message
         self._metrics = metrics
         self._ping_s = ping_s
         self._loop = asyncio.get_running_loop()
         self._transport: WSTransport | None = None
         self._opened: asyncio.Future[None] = self._loop.create_future()
-        self._closed: asyncio.Future[int] = self._loop.create_future()
+        self._is_open = False
         self._close_code = ABNORMAL_CLOSURE
         self._fragments = bytearray()
         self._is_fragmented = False
@@ -62,13 +73,20 @@ class AgentSocket(WSListener):  # type: ignore[misc]  # picows' classes are comp
         await asyncio.shield(self._opened)
 
     async def closed(self) -> int:
-        """Wait for the end and return its close code."""
-        return await asyncio.shield(self._closed)
+        """Wait for the end of an opened connection and return its close code."""
+        assert self._transport is not None
+        try:
+            await self._transport.wait_disconnected()
+        except WSProtocolError as exc:
+            logger.warning("agent broke the WebSocket protocol: %s", exc)
+        except Exception:  # ours, on the way of a message; picows has closed with 1011
+            logger.exception("an agent's message could not be taken")
+        return self._close_code
 
     @property
     def is_open(self) -> bool:
-        """Whether frames can be sent."""
-        return self._transport is not None and not self._closed.done()
+        """Whether frames can be sent: neither side has begun to close."""
+        return self._is_open
 
     def send_audio(self, frame: bytes) -> None:
         """Send a frame, or withhold and count it while the agent does not read."""
@@ -78,47 +96,53 @@ class AgentSocket(WSListener):  # type: ignore[misc]  # picows' classes are comp
             return
         transport.send(WSMsgType.BINARY, frame)
 
-    def send_control(self, frame: bytes) -> None:
-        """Send a frame that must not be lost; an agent too slow even for these is closed."""
+    def send_control(self, frame: bytes) -> bool:
+        """Send a frame that must not be lost. An agent too slow even for these is cut off: False,
+        as when the connection is closing.
+        """
         transport = self._transport
-        if transport is None:
-            return
+        if transport is None or not self._is_open:
+            return False
         if transport.underlying_transport.get_write_buffer_size() > MAX_CONTROL_BYTES:
-            transport.disconnect(False)
-            return
+            self._cut(transport)
+            return False
         transport.send(WSMsgType.BINARY, frame)
+        return True
 
     def close(self, code: int = 1000) -> None:
-        """End the connection politely; an agent that does not answer within a second is cut off."""
+        """End the connection politely; nothing that still comes is taken, and an agent that does
+        not answer within a second is cut off.
+        """
         transport = self._transport
-        if transport is None or self._closed.done():
+        if transport is None or not self._is_open:
             return
+        self._is_open = False
         transport.send_close(WSCloseCode(code))
         self._loop.call_later(_CLOSE_WAIT_S, transport.disconnect, False)
 
-    def fail(self) -> None:
-        """Cut the connection: it ends with 1006."""
-        if self._transport is not None:
-            self._transport.disconnect(False)
+    def _cut(self, transport: WSTransport) -> None:
+        self._is_open = False
+        transport.disconnect(False)
 
     # Called by picows
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         """Begin to ping."""
         self._transport = transport
-        if not self._opened.done():
-            self._opened.set_result(None)
+        self._is_open = True
         transport.underlying_transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
         self._pinger = self._loop.call_later(self._ping_s, self._send_ping)
+        if not self._opened.done():
+            self._opened.set_result(None)
+        self._on_open()
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
-        """Tell who waits for the end."""
+        """Ping no more; who waits for the end hears of it from picows."""
+        self._is_open = False
         if self._pinger is not None:
             self._pinger.cancel()
-        self._transport = None
-        if not self._closed.done():
-            self._closed.set_result(self._close_code)
-        self._metrics.agent_closes.labels(str(self._close_code)).inc()
+        code = self._close_code
+        self._metrics.agent_closes.labels(str(code) if code in _COUNTED_CODES else "other").inc()
 
     def pause_writing(self) -> None:
         """The agent does not read."""
@@ -131,22 +155,34 @@ class AgentSocket(WSListener):  # type: ignore[misc]  # picows' classes are comp
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """Put fragments together and pass whole binary messages on."""
         kind = frame.msg_type
-        if kind == WSMsgType.BINARY and frame.fin:
+        if kind == WSMsgType.CLOSE:
+            self._take_close(transport, frame)
+        elif not self._is_open:  # we have closed: the call is over
+            return
+        elif kind == WSMsgType.BINARY and frame.fin:
             self._on_message(frame.get_payload_as_bytes())
         elif kind in (WSMsgType.BINARY, WSMsgType.CONTINUATION):
             self._add_fragment(transport, frame)
-        elif (
-            kind == WSMsgType.TEXT
-        ):  # a whole text message, or the start of one: the contract is binary
+        elif kind == WSMsgType.TEXT:  # whole, or the start of one: the contract is binary
             self._metrics.agent_bad_frames.labels("text").inc()
             self._is_fragmented = False
         elif kind == WSMsgType.PONG:
             self._take_pong(frame.get_payload_as_bytes())
-        elif kind == WSMsgType.CLOSE:
-            payload = frame.get_payload_as_bytes()
-            self._close_code = int.from_bytes(payload[:2], "big") if len(payload) >= 2 else 1005
-            transport.send_close(frame.get_close_code())
-            transport.disconnect()
+        elif not self._is_paused:  # PING; answers that an agent does not read must not pile up
+            transport.send_pong(frame.get_payload_as_bytes())
+
+    def _take_close(self, transport: WSTransport, frame: WSFrame) -> None:
+        code = int.from_bytes(frame.get_payload_as_bytes()[:2], "big")
+        if self._is_open:  # else it answers our own
+            self._close_code = code or NO_STATUS
+        self._end(transport, WSCloseCode(code) if code else WSCloseCode.OK)
+
+    def _end(self, transport: WSTransport, code: WSCloseCode) -> None:
+        self._is_open = False
+        transport.send_close(code)
+        transport.disconnect()
+        # That waits for unsent bytes to go, which they never may.
+        self._loop.call_later(_CLOSE_WAIT_S, transport.disconnect, False)
 
     def _add_fragment(self, transport: WSTransport, frame: WSFrame) -> None:
         if frame.msg_type == WSMsgType.BINARY:
@@ -156,8 +192,7 @@ class AgentSocket(WSListener):  # type: ignore[misc]  # picows' classes are comp
             return
         if len(self._fragments) + frame.payload_size > MAX_MESSAGE_SIZE:
             logger.warning("agent sends a message of over %d bytes, closing", MAX_MESSAGE_SIZE)
-            transport.send_close(WSCloseCode.MESSAGE_TOO_BIG)
-            transport.disconnect()
+            self._end(transport, WSCloseCode.MESSAGE_TOO_BIG)
             return
         self._fragments += frame.get_payload_as_memoryview()
         if frame.fin:
@@ -168,14 +203,13 @@ class AgentSocket(WSListener):  # type: ignore[misc]  # picows' classes are comp
 
     def _send_ping(self) -> None:
         transport = self._transport
-        if transport is None:
-            return
+        assert transport is not None  # the timer is set by the connection and ends with it
         now = time.monotonic()
         if self._pinged_at is not None and now - self._pinged_at >= 2 * self._ping_s:
             logger.warning(
                 "agent has not answered a ping for %.1f s, closing", now - self._pinged_at
             )
-            transport.disconnect(False)
+            self._cut(transport)
             return
         if self._pinged_at is None:
             self._pinged_at = now

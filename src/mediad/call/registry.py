@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 from mediad.ai.agent import Connector
 from mediad.ai.connect import CallInfo
 from mediad.bus.bus import Bus
-from mediad.call.session import CallerConnection, Prompt, Session
+from mediad.call.session import CallerConnection, Session
 from mediad.call.ticker import Ticker
 from mediad.config import Settings
 from mediad.line import Counters, Line
@@ -51,14 +51,14 @@ class Registry(Collector):
         metrics: Metrics,
         ticker: Ticker,
         connector_factory: ConnectorFactory,
-        prompt: Prompt,
+        prompt_frame: bytes,
     ) -> None:
         self._settings = settings
         self._bus = bus
         self._metrics = metrics
         self._ticker = ticker
         self._connector_factory = connector_factory
-        self._prompt = prompt
+        self._prompt_frame = prompt_frame
         self._sessions: dict[UUID, Session] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_stopping = False
@@ -85,19 +85,19 @@ class Registry(Collector):
             return refusal
         call = CallInfo(str(call_id))
         session = Session(
-            call, line, caller, self._settings, self._bus, self._metrics, self._prompt
+            call, line, caller, self._settings, self._bus, self._metrics, self._prompt_frame
         )
-        connector = self._connector_factory(call, session.renew_token)
+        session.open(self._connector_factory(call, session.facts.renewed_token))
         self._sessions[call_id] = session
         self._ticker.add(session)
-        task = asyncio.get_running_loop().create_task(self._run(call_id, session, connector))
+        task = asyncio.get_running_loop().create_task(self._run(call_id, session))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return session
 
-    async def _run(self, call_id: UUID, session: Session, connector: Connector) -> None:
+    async def _run(self, call_id: UUID, session: Session) -> None:
         try:
-            await session.run(connector)
+            await session.run()
         except Exception:  # a task's top: one call's failure is its own
             logger.exception("call %s failed", call_id)
         finally:

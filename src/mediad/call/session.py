@@ -12,13 +12,13 @@ had its 20 ms.
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import NamedTuple, Protocol
 
 from mediad.ai.agent import AgentLink, Connector
 from mediad.ai.connect import CallInfo
 from mediad.bus.bus import Bus
-from mediad.bus.events import Event, new_event_id
+from mediad.bus.events import new_event_id
+from mediad.call.facts import Facts
 from mediad.config import Settings
 from mediad.errors import AgentUnavailable
 from mediad.line import CallerItem, Line
@@ -29,7 +29,7 @@ from mediad.wire import frames, rtvi
 from mediad.wire.audiosocket import CallUuid, Digit, HangUp, PeerError, Violation
 from mediad.wire.frames import BadFrame, Interruption, Json, Transcription
 
-__all__ = ["CallerConnection", "Prompt", "Session"]
+__all__ = ["CallerConnection", "Session"]
 
 logger = logging.getLogger(__name__)
 
@@ -53,24 +53,14 @@ class CallerConnection(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """What the caller hears when no agent can be had: an audio frame, made once at start."""
-
-    frame: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class _End:
-    by: str
-    """``caller``, ``agent`` or ``system``."""
-    cause: str
-    """Why, in the words of Q.850."""
+class _End(NamedTuple):
+    by: str  # caller, agent or system
+    cause: str  # in the words of Q.850
 
 
 class Session:
-    """A call from its UUID to its end. `run` it in a task; the connection and the ticker call the
-    rest.
+    """A call from its UUID to its end. `open` it, then `run` it in a task; the connection and the
+    ticker call the rest.
     """
 
     def __init__(
@@ -81,37 +71,40 @@ class Session:
         settings: Settings,
         bus: Bus,
         metrics: Metrics,
-        prompt: Prompt,
+        prompt_frame: bytes,
     ) -> None:
         self.call = call
         self.line = line
         self._caller = caller
         self._settings = settings
-        self._bus = bus
         self._metrics = metrics
-        self._prompt = prompt
-        self._started_at = time.monotonic()
+        self._prompt_frame = prompt_frame  # what the caller hears when no agent can be had
+        self.facts = Facts(bus, call)
         self._link: AgentLink | None = None
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._end: _End | None = None
         self._is_hanging_up = False  # 0x00 goes out with the next tick
         self._drained: asyncio.Future[None] | None = None
-        self._is_waiting = False  # the caller hears the waiting tone
+        self._is_waiting = False  # the agent was lost; the caller gets the waiting tone
+        self._is_tone_queued = False  # and some of it is in the playout
         self._has_spoken = False  # the agent
         self._caller_stopped_at: float | None = None
-        self._interim_id: str | None = None  # event id of the caller's words so far
+
+    def open(self, connector: Connector) -> None:
+        """Tell of the call. What comes with its UUID in one read already belongs to it."""
+        self._link = AgentLink(connector, self.call, self, self._settings.ai, self._metrics)
+        self._metrics.calls_started.inc()
+        logger.info("call %s: started", self.call.call_id)
+        self.facts.created(connector.token)
 
     # The call's task
 
-    async def run(self, connector: Connector) -> None:
+    async def run(self) -> None:
         """Live the call to its end."""
-        self._link = link = AgentLink(connector, self.call, self, self._settings.ai, self._metrics)
-        self._metrics.calls_started.inc()
-        logger.info("call %s: started", self.call.call_id)
-        self._publish("call_created", self._created_data(link.token))
+        assert self._link is not None
         try:
             async with asyncio.TaskGroup() as group:
-                agent = group.create_task(self._follow_agent(link))
+                agent = group.create_task(self._follow_agent(self._link))
                 await self._wait_until_over()
                 agent.cancel()
         finally:
@@ -134,8 +127,8 @@ class Session:
         except AgentUnavailable as exc:
             logger.warning("call %s: no agent: %s", self.call.call_id, exc)
             end = _End("system", "destination_out_of_order")
-            self._stop_waiting_tone()
-            self.line.receive_agent(self._prompt.frame, time.monotonic())
+            self._stop_waiting()
+            self.line.receive_agent(self._prompt_frame, time.monotonic())
         if self.line.held_ms:
             self._drained = asyncio.get_running_loop().create_future()
             await self._drained
@@ -146,25 +139,20 @@ class Session:
         if not self._over.done():  # the task was cancelled, or failed
             self._over.set_result(None)
             self._caller.hang_up()
-        duration_s = time.monotonic() - self._started_at
+        if self._link is not None:
+            self._link.close()
+            # The link knows the session: a cycle would keep the call, and its queued audio, until
+            # the garbage collector comes, which is seldom.
+            self._link = None
         self._metrics.calls_ended.labels(end.by, end.cause).inc()
         counters = self.line.counters()
-        self._publish(
-            "call_hungup",
-            {
-                "status": "completed" if self._has_spoken else "failed",
-                "duration_s": round(duration_s, 3),
-                "hangup_by": end.by,
-                "hangup_cause": end.cause,
-                "counters": counters._asdict(),
-            },
-        )
+        self.facts.hung_up(end.by, end.cause, self._has_spoken, counters)
         logger.info(
             "call %s: ended by %s (%s) after %.1f s, %d underruns",
             self.call.call_id,
             end.by,
             end.cause,
-            duration_s,
+            self.facts.age_s,
             counters.underruns,
         )
 
@@ -193,11 +181,11 @@ class Session:
             elif isinstance(item, Digit):
                 self._receive_digit(item.digit)
             elif not isinstance(item, CallUuid):
-                self._receive_end(item)
+                self._receive_end(item)  # always the last item
 
     def _receive_digit(self, digit: str) -> None:
         self._metrics.dtmf.inc()
-        self._publish("dtmf_received", {"digit": digit})
+        self.facts.publish("dtmf_received", {"digit": digit})
         if self._link is not None:
             self._link.send_json(rtvi.dtmf(new_event_id(), digit))
 
@@ -233,6 +221,7 @@ class Session:
             self._finish()
             return
         if self._is_waiting and self.line.held_ms < _REFILL_TONE_MS:
+            self._is_tone_queued = True
             self.line.receive_agent(_WAITING_TONE, now)
         to_caller, to_agent, events = self.line.tick(now)
         self._caller.write(to_caller)
@@ -254,28 +243,34 @@ class Session:
 
     def on_agent_open(self, connect_s: float) -> None:
         """An agent is there."""
-        self._stop_waiting_tone()
-        self._publish("agent_connected", {"connect_s": round(connect_s, 4)})
+        self._stop_waiting()
+        self.facts.publish("agent_connected", {"connect_s": round(connect_s, 4)})
 
     def on_agent_lost(self, code: int) -> None:
         """The agent's connection broke; the link looks for another one."""
-        self._publish("agent_lost", {"code": code})
+        self.facts.publish("agent_lost", {"code": code})
         logger.warning("call %s: agent lost (%d), reconnecting", self.call.call_id, code)
         self._is_waiting = True
+        self._caller_stopped_at = None  # the tone is no answer
+        if not self.line.held_ms:
+            self.line.flush()  # nor does it continue an utterance: no underrun
 
-    def _stop_waiting_tone(self) -> None:
-        if self._is_waiting:
-            self._is_waiting = False
+    def _stop_waiting(self) -> None:
+        self._is_waiting = False
+        if self._is_tone_queued:  # else what is queued are the lost agent's words
+            self._is_tone_queued = False
             self.line.flush()
 
     def on_agent_message(self, message: bytes) -> bool:
         """Take one message of the agent; audio goes straight to the line."""
+        if self._over.done():
+            return False
         now = time.monotonic()
         frame = self.line.receive_agent(message, now)
         if frame is None:
             if not self._has_spoken:
                 self._has_spoken = True
-                self._metrics.first_audio_time.observe(now - self._started_at)
+                self._metrics.first_audio_time.observe(self.facts.age_s)
             return True
         if isinstance(frame, Json):
             event = rtvi.parse(frame.data)
@@ -284,7 +279,7 @@ class Session:
         elif isinstance(frame, Interruption):
             self._interrupt()
         elif isinstance(frame, Transcription):
-            self._publish_transcript("caller", frame.text, final=True)
+            self.facts.words("caller", frame.text, final=True)
         elif isinstance(frame, BadFrame):
             self._metrics.agent_bad_frames.labels(frame.reason).inc()
         return False
@@ -292,51 +287,16 @@ class Session:
     def _interrupt(self) -> None:
         discarded_ms = self.line.flush()
         self._metrics.interruptions.inc()
-        self._publish("interrupted", {"discarded_ms": discarded_ms})
+        self.facts.publish("interrupted", {"discarded_ms": discarded_ms})
 
     def _take_rtvi(self, event: rtvi.Event, now: float) -> None:
         if isinstance(event, rtvi.Transcript):
-            self._publish_transcript(event.who, event.text, event.final)
+            self.facts.words(event.who, event.text, event.final)
         elif isinstance(event, rtvi.Speaking):
             if event.who == "caller":
                 self._caller_stopped_at = None if event.started else now
-            self._publish("speaking", {"who": event.who, "started": event.started})
+            self.facts.publish("speaking", {"who": event.who, "started": event.started})
         elif isinstance(event, rtvi.AgentError):
             self._metrics.agent_errors.inc()
-            self._publish("agent_error", {"text": event.text, "fatal": event.fatal})
+            self.facts.publish("agent_error", {"text": event.text, "fatal": event.fatal})
             logger.warning("agent reports an error (call %s)", self.call.call_id)
-
-    def _publish_transcript(self, who: str, text: str, final: bool) -> None:
-        if not text:
-            return
-        data = {"direction": "in" if who == "caller" else "out", "text": text}
-        if who == "agent":
-            self._publish("transcript_created", data)
-            return
-        self._interim_id = self._interim_id or new_event_id()
-        self._publish(
-            "transcript_created" if final else "transcript_interim", data, self._interim_id
-        )
-        if final:
-            self._interim_id = None
-
-    # Facts
-
-    def _created_data(self, token: str | None) -> dict[str, Any]:
-        data: dict[str, Any] = {
-            "status": "in-progress",
-            "source": self.call.source,
-            "destination": self.call.destination,
-        }
-        if token is not None:
-            data["agent_token"] = token
-        return data
-
-    def renew_token(self, token: str) -> None:
-        """An agent that dials in may come again, with this token."""
-        self._publish("call_updated", {"status": "in-progress", "agent_token": token})
-
-    def _publish(self, type_: str, data: dict[str, Any], event_id: str | None = None) -> None:
-        offset_s = round(time.monotonic() - self._started_at, 4)
-        event_id = event_id or new_event_id()
-        self._bus.publish(Event(type_, self.call.call_id, offset_s, data, event_id))

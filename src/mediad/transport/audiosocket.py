@@ -5,6 +5,7 @@ call. EOF is the normal hang-up.
 """
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
 import socket
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 _BACKLOG = 1024
 _HIGH_WATER_BYTES = 32 * 1024  # a second of unsent audio; then frames are dropped
 _CLOSE_WAIT_S = 2.0  # for Asterisk to close after 0x00
+_STOP_WAIT_S = 1.0  # the same, when we stop
 _KEEPALIVE_PROBES = 3
 
 
@@ -36,6 +38,9 @@ class AudioSocketListener:
         self.settings = settings
         self.registry = registry
         self.metrics = metrics
+        self._connections: set[_Connection] = set()
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
         self._server: asyncio.Server | None = None
 
     async def start(self) -> tuple[str, int]:
@@ -52,9 +57,31 @@ class AudioSocketListener:
         return host, port
 
     def stop(self) -> None:
-        """Listen no more; open connections are their calls' business."""
+        """Listen no more, and send away who has not said yet which call it is."""
         if self._server is not None:
             self._server.close()
+        for connection in list(self._connections):
+            if not connection.has_call:
+                connection.hang_up()
+
+    async def closed(self) -> None:
+        """Wait until Asterisk has closed its connections; do not wait for long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_WAIT_S):
+                await self._is_idle.wait()
+        for connection in list(self._connections):
+            connection.cut()
+
+    def made(self, connection: "_Connection") -> None:
+        """Take note of a connection."""
+        self._connections.add(connection)
+        self._is_idle.clear()
+
+    def lost(self, connection: "_Connection") -> None:
+        """Forget a connection."""
+        self._connections.discard(connection)
+        if not self._connections:
+            self._is_idle.set()
 
     def allows(self, address: str) -> bool:
         """Tell whether ``audiosocket.allow`` lets this address connect."""
@@ -85,11 +112,13 @@ class _Connection(asyncio.Protocol):
         # uvloop's transports are no subclass of asyncio.Transport.
         self._transport = transport = cast(asyncio.Transport, transport)
         listener = self._listener
+        listener.made(self)
         _set_options(transport, listener.settings.dead_peer_s)
         transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
         peer = transport.get_extra_info("peername")
-        if peer and not listener.allows(peer[0]):
-            logger.warning("connection from %s refused: not in audiosocket.allow", peer[0])
+        address = peer[0] if peer else None  # None: it is gone again
+        if listener.settings.allow and (address is None or not listener.allows(address)):
+            logger.warning("connection from %s refused: not in audiosocket.allow", address)
             self._refuse("not_allowed", HANGUP)
         elif (refusal := listener.registry.refusal()) is not None:
             self._refuse(refusal, HANGUP)
@@ -110,10 +139,15 @@ class _Connection(asyncio.Protocol):
         self._session.receive(items)
 
     def eof_received(self) -> bool:
-        return False  # close: Asterisk has hung up
+        # Asterisk has hung up. A peer that only stops sending and reads no more would keep the
+        # connection open, but not the call.
+        if self._session is not None:
+            self._session.caller_gone("normal_clearing")
+        return False  # close
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._listener.lost(self)
         if self._session is not None:
             self._session.caller_gone("network_out_of_order" if exc else "normal_clearing")
             self._session = None
@@ -121,6 +155,7 @@ class _Connection(asyncio.Protocol):
             reason = "no_uuid" if self._has_data else "empty"
             self._listener.metrics.connections_closed.labels(reason).inc()
         self._is_ended = True
+        self._transport = None
 
     def pause_writing(self) -> None:
         self._is_paused = True
@@ -166,7 +201,12 @@ class _Connection(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
 
-    # Called by the session
+    # Called by the session and the listener
+
+    @property
+    def has_call(self) -> bool:
+        """Whether its UUID has come."""
+        return self._session is not None
 
     def write(self, message: bytes) -> None:
         """Write one message in one piece, or drop and count it while Asterisk does not read."""
@@ -184,6 +224,11 @@ class _Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Close at once."""
         self._end(b"")
+
+    def cut(self) -> None:
+        """Close at once, though 0x00 may not have been read."""
+        if self._transport is not None:
+            self._transport.abort()
 
     def _end(self, farewell: bytes) -> None:
         transport = self._transport
