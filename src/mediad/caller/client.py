@@ -160,8 +160,8 @@ class Caller(asyncio.Protocol):
         await self._until(lambda: (self.heard.last_audible or 0.0) > moment, timeout_s)
         return max(moment, self.heard.spans[-1].start)
 
-    async def wait_for_answer(self, *, timeout_s: float | None = 10.0) -> float:
-        """Wait for speech that begins from now on; return when it does, in monotonic seconds.
+    async def wait_for_answer(self, since: float, *, timeout_s: float | None = 10.0) -> float:
+        """Wait for speech that begins after ``since``; both are monotonic seconds.
 
         Unlike `wait_for_speech` it does not take the rest of what is being heard.
 
@@ -169,8 +169,7 @@ class Caller(asyncio.Protocol):
             CallEnded: If the call ends before that.
             TimeoutError: After ``timeout_s``.
         """
-        moment = time.monotonic()
-        await self._until(lambda: self.heard.span_after(moment) is not None, timeout_s)
+        await self._until(lambda: self.heard.span_after(since) is not None, timeout_s)
         return self.heard.spans[-1].start
 
     async def wait_for_quiet(

@@ -1,0 +1,104 @@
+"""The built-in agent as a process of its own, as it runs in production."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+from collections import deque
+from types import TracebackType
+from typing import Self
+
+__all__ = ["AgentFailed", "AgentProcess"]
+
+_READY = b"agent listening on"
+_READY_TIMEOUT_S = 60.0  # a first start compiles Pipecat's modules
+_STOP_TIMEOUT_S = 3.0
+_LINES_KEPT = 20
+
+
+class AgentFailed(Exception):
+    """The agent did not start; the message has its last words."""
+
+
+class AgentProcess:
+    """``mediad agent`` on a free port. ``async with`` waits until it listens, and stops it."""
+
+    def __init__(self) -> None:
+        self._port = _free_port()
+        self._last_lines: deque[str] = deque(maxlen=_LINES_KEPT)
+
+    @property
+    def url(self) -> str:
+        """Where mediad finds it."""
+        return f"ws://127.0.0.1:{self._port}"
+
+    async def __aenter__(self) -> Self:
+        """Start the agent.
+
+        Raises:
+            AgentFailed: If it ends, or does not listen in time.
+        """
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "mediad", "agent", "--port", str(self._port)),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            start_new_session=True,  # a Ctrl-C is for us alone; we stop it when the call is over
+        )
+        self._ready = asyncio.Event()
+        self._reader = asyncio.create_task(self._read())
+        try:
+            async with asyncio.timeout(_READY_TIMEOUT_S):
+                await self._ready.wait()
+        except TimeoutError:
+            await self._stop()
+            raise AgentFailed(self._describe("did not start in time")) from None
+        except asyncio.CancelledError:
+            await self._stop()
+            raise
+        if self._process.returncode is not None:
+            raise AgentFailed(self._describe(f"ended with status {self._process.returncode}"))
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._stop()
+
+    async def _read(self) -> None:
+        """Read what the agent prints, so that it never waits for us; keep the end of it."""
+        assert self._process.stdout is not None  # it is a pipe
+        while line := await self._process.stdout.readline():
+            self._last_lines.append(line.decode(errors="replace").rstrip())
+            if line.startswith(_READY):
+                self._ready.set()
+        await self._process.wait()
+        self._ready.set()  # in vain: whoever waits sees the exit status
+
+    async def _stop(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.terminate()
+        try:
+            async with asyncio.timeout(_STOP_TIMEOUT_S):
+                await self._process.wait()
+        except TimeoutError:
+            pass
+        finally:
+            if self._process.returncode is None:
+                self._process.kill()
+        await self._reader
+
+    def _describe(self, what: str) -> str:
+        return "\n  ".join([f"the built-in agent {what}; its last lines:", *self._last_lines])
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
