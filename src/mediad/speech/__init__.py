@@ -1,0 +1,1 @@
+"""Offline speech (espeak-ng, pocketsphinx) and the Pipecat agent behind ``mediad agent``."""

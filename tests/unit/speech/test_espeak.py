@@ -1,0 +1,90 @@
+"""Text to speech with libespeak-ng."""
+
+import asyncio
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mediad.speech import espeak
+from mediad.speech.dialogue import Dialogue
+
+
+def test_speaks_at_22050_hz() -> None:
+    speech = espeak.synthesize("Good morning to all of you.")
+    assert speech.rate_hz == 22_050
+    assert 1.0 < speech.duration_s < 3.0
+    assert np.abs(np.frombuffer(speech.pcm, np.int16)).max() > 3000
+
+
+def test_same_text_sounds_the_same_again() -> None:
+    assert espeak.synthesize("yes").pcm == espeak.synthesize("yes").pcm
+
+
+def test_voice_is_chosen_each_time() -> None:
+    default = espeak.synthesize("yes")
+    assert espeak.synthesize("yes", "en-us+f3").pcm != default.pcm
+    assert espeak.synthesize("yes") == default
+
+
+def test_rate_is_chosen_each_time() -> None:
+    text = "One, two, three, four."
+    slow, fast = (espeak.synthesize(text, rate_wpm=rate).duration_s for rate in (120, 240))
+    assert slow > 1.5 * fast
+
+
+def test_no_text_is_no_speech() -> None:
+    assert espeak.synthesize("").duration_s < 0.1
+
+
+def test_unknown_voice_is_an_error() -> None:
+    with pytest.raises(espeak.SpeechError, match="no voice 'klingon'"):
+        espeak.synthesize("yes", "klingon")
+
+
+def test_too_long_a_text_is_an_error() -> None:
+    with pytest.raises(espeak.SpeechError, match="characters"):
+        espeak.synthesize("x" * (espeak.MAX_TEXT_CHARS + 1))
+
+
+def test_threads_take_turns() -> None:
+    voices = ("en-us", "en-us+f3", "en-us+m3")
+    alone = [espeak.synthesize("telephone", voice) for voice in voices]
+    with ThreadPoolExecutor(6) as pool:
+        together = list(pool.map(espeak.synthesize, ["telephone"] * 60, voices * 20))
+    assert together == alone * 20
+
+
+async def test_speak_does_not_hold_the_loop() -> None:
+    spoken = await asyncio.gather(*(espeak.speak("yes") for _ in range(5)))
+    assert spoken == [espeak.synthesize("yes")] * 5
+
+
+def test_answers_take_five_seconds_and_more() -> None:
+    for word in ("yes", "no"):
+        dialogue = Dialogue()
+        for _ in range(3):
+            assert espeak.synthesize(dialogue.hear(word).sentences[0]).duration_s > 5.0
+
+
+def test_data_behind_a_long_path_is_found(tmp_path: Path) -> None:
+    pytest.importorskip("espeakng_loader")
+    code = """
+import sys
+import espeakng_loader
+from mediad.speech import espeak
+
+real = espeakng_loader.get_data_path()
+espeakng_loader.get_data_path = lambda: sys.argv[1] + "/data"
+import os
+os.symlink(real, sys.argv[1] + "/data")
+print(len(espeak.synthesize("yes").pcm))
+"""
+    deep = tmp_path / ("x" * 100) / ("y" * 100)
+    deep.mkdir(parents=True)
+    run = [sys.executable, "-c", code, str(deep)]
+    length = subprocess.run(run, check=True, capture_output=True, text=True).stdout
+    assert int(length) == len(espeak.synthesize("yes").pcm)

@@ -1,0 +1,104 @@
+"""Hearing four words over the telephone, and nothing in all else."""
+
+import numpy as np
+import pytest
+
+from mediad.speech.dialogue import WORDS
+from mediad.speech.hearing import MAX_UTTERANCE_S, RATE_HZ, Listener
+from tests.telephone import say
+
+VOICES = ("en-us", "en-us+m3", "en-us+f2", "en-us+f3", "en-us+f4", "en-gb-scotland")
+RATES_WPM = (130, 160, 180)
+
+
+@pytest.fixture(scope="module")
+def listener() -> Listener:
+    return Listener()
+
+
+@pytest.mark.parametrize("voice", VOICES)
+@pytest.mark.parametrize("word", WORDS)
+def test_word_is_heard_at_any_rate(listener: Listener, word: str, voice: str) -> None:
+    assert [listener.hear(say(word, voice, rate)) for rate in RATES_WPM] == [word] * len(RATES_WPM)
+
+
+@pytest.mark.parametrize("gain", [0.03, 0.2, 1.0])
+@pytest.mark.parametrize("word", WORDS)
+def test_word_is_heard_however_loud(listener: Listener, word: str, gain: float) -> None:
+    assert listener.hear(say(word, gain=gain)) == word
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_word_is_heard_over_a_noisy_line(listener: Listener, word: str) -> None:
+    speech = np.frombuffer(say(word), np.int16)
+    noise = np.random.default_rng(1).normal(0, 60, speech.size)
+    assert listener.hear((speech + noise).astype(np.int16).tobytes()) == word
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "banana",
+        "hello",
+        "I would like to speak to someone please",
+        "open the door",
+        "the weather is nice today",
+        "computer",
+        "yes, please repeat that",
+    ],
+)
+def test_other_words_are_nothing(listener: Listener, text: str) -> None:
+    assert listener.hear(say(text)) == ""
+
+
+def test_most_other_words_in_other_voices_are_nothing(listener: Listener) -> None:
+    texts = (
+        "seven",
+        "telephone",
+        "okay",
+        "orange",
+        "lemonade",
+        "yesterday",
+        "never mind",
+        "go away",
+    )
+    heard = [listener.hear(say(text, voice)) for text in texts for voice in VOICES]
+    assert heard.count("") >= 0.9 * len(heard)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.001, 0.5, 2.0])
+def test_silence_is_nothing(listener: Listener, seconds: float) -> None:
+    assert listener.hear(bytes(2 * int(seconds * RATE_HZ))) == ""
+
+
+@pytest.mark.parametrize("seconds", [0.2, 0.5, 1.5])
+@pytest.mark.parametrize("kind", ["hiss", "hum", "rumble", "crackle"])
+@pytest.mark.parametrize("level", [100, 1000, 10_000])
+def test_noise_is_nothing(listener: Listener, kind: str, seconds: float, level: int) -> None:
+    size = int(seconds * RATE_HZ)
+    random = np.random.default_rng(7)
+    white = random.normal(0, 1, size)
+    noise = {
+        "hiss": white,
+        "hum": np.sin(2 * np.pi * 50 * np.arange(size) / RATE_HZ) + 0.05 * white,
+        "rumble": np.cumsum(white) - np.linspace(0, white.sum(), size),
+        "crackle": white * (random.random(size) < 0.01),
+    }[kind]
+    quiet = bytes(RATE_HZ)  # 0.5 s
+    pcm = (noise / np.abs(noise).max() * level).astype(np.int16).tobytes()
+    assert listener.hear(quiet + pcm + quiet) == ""
+
+
+def test_what_is_too_long_for_a_word_is_nothing(listener: Listener) -> None:
+    long = say("yes", quiet_s=MAX_UTTERANCE_S / 2)
+    assert listener.hear(long) == ""
+    assert listener.hear(long[RATE_HZ:-RATE_HZ]) == "yes"
+
+
+def test_half_a_sample_at_the_end_is_ignored(listener: Listener) -> None:
+    assert listener.hear(say("yes") + b"\x01") == "yes"
+
+
+def test_one_utterance_leaves_no_trace_in_the_next(listener: Listener) -> None:
+    words = [*WORDS, *reversed(WORDS)]
+    assert [listener.hear(say(word)) for word in words] == words
