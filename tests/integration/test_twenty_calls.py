@@ -81,4 +81,4 @@ def gaps(caller: Caller, audible: list[int]) -> list[tuple[float, float]]:
 
 def sent_s(sent: list[dict[str, Any]], until: float) -> float:
     """Return how much audio the agent had handed over at a time, in seconds."""
-    return sum(e["bytes"] // CHUNK_BYTES * 0.010 for e in sent if e["at"] <= until)
+    return sum(int(e["bytes"]) // CHUNK_BYTES * 0.010 for e in sent if e["at"] <= until)
