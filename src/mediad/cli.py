@@ -106,7 +106,7 @@ def check_config(config: Path | None, as_json: bool) -> None:
         click.echo(f"[{table}]")
         for key, value in values.items():
             if value is not None:
-                click.echo(f"{key} = {json.dumps(value, ensure_ascii=False)}")
+                click.echo(f"{key} = {_toml(value)}")
         click.echo()
 
 
@@ -133,6 +133,13 @@ def agent(host: str, port: int) -> None:
     from mediad.speech.agent import run_agent
 
     run_agent(host, port)
+
+
+def _toml(value: object) -> str:
+    """Write a setting's value as TOML, which differs from JSON only in its tables."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(value[key])}" for key in value) + "}"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _load(config: Path | None) -> Settings:

@@ -5,6 +5,7 @@ Each setting can also come from the environment, which wins over the file: ``[au
 commas between.
 """
 
+import json
 import os
 import tomllib
 from collections.abc import Mapping
@@ -30,17 +31,24 @@ from mediad.errors import ConfigError
 __all__ = ["Ai", "AudioSocket", "Http", "Log", "Settings", "load_settings"]
 
 ENV_PREFIX = "MEDIAD_"
-_NOT_SETTINGS = {"MEDIAD_CORE"}  # read by mediad.line, before any settings exist
+_NOT_SETTINGS = {"MEDIAD_CONFIG", "MEDIAD_CORE"}  # read by mediad.cli and mediad.line
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
 
 
 def _words(value: object) -> object:
-    """Let a list also be written as one string with commas, as the environment needs it."""
+    """Let a list also be written as JSON or as one string with commas, for the environment."""
     if not isinstance(value, str):
         return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
     return [word.strip() for word in value.split(",") if word.strip()]
+
+
+def _json(value: object) -> object:
+    """Let a table also be written as JSON, for the environment."""
+    return json.loads(value) if isinstance(value, str) else value
 
 
 class _Table(BaseModel):
@@ -91,7 +99,7 @@ class Ai(_Table):
     )
     """Where the agent is, ws:// or wss://; {call_id}, {from} and {to} may stand in it. A list names
     stand-ins, tried in order. Empty: agents dial in to ``listen_port``."""
-    headers: dict[str, SecretStr] = {}
+    headers: Annotated[dict[str, SecretStr], NoDecode, BeforeValidator(_json)] = {}
     """HTTP headers for the agent, as {Authorization = "Bearer …"}."""
     listen_host: str = "127.0.0.1"
     """Address to bind for agents that dial in."""
