@@ -19,6 +19,7 @@ from mediad.call.ticker import Ticker
 from mediad.config import Settings
 from mediad.errors import ConfigError
 from mediad.line import CORE
+from mediad.log import dropped_records
 from mediad.media import tone
 from mediad.media.resample import SAMPLE_RATES, filter_bank
 from mediad.metrics import Metrics
@@ -47,6 +48,9 @@ class App:
         self._ticker = Ticker(self._metrics)
         self._tls = client_tls(settings.ai)
         self._dial_in = None if settings.ai.agent_url else DialInServer(settings.ai, self._metrics)
+        self._metrics.watch(
+            "log_dropped_records", "Log records that the full queue has dropped", dropped_records
+        )
         self.calls = Registry(
             settings, self.bus, self._metrics, self._ticker, self._connector, _load_prompt(settings)
         )

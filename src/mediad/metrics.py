@@ -2,7 +2,9 @@
 reads them there.
 """
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 __all__ = ["Metrics"]
 
@@ -79,3 +81,7 @@ class Metrics:
             "From the agent noticing that the caller stopped speaking to its first audio played",
             _RESPONSE_BUCKETS,
         )
+
+    def watch(self, name: str, help: str, read: Callable[[], float]) -> None:
+        """Show a number that is kept elsewhere; it is read when Prometheus asks."""
+        Gauge(f"mediad_{name}", help, registry=self.registry).set_function(read)

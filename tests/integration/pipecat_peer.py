@@ -2,11 +2,15 @@
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 __all__ = ["PipecatAgent", "run_pipecat_agent"]
 
@@ -93,6 +97,11 @@ async def run_pipecat_agent(
         transport: ``server``, ``fastapi`` or ``client``.
         options: More of the script's options.
     """
+    if find_spec("pipecat") is None:
+        missing = "Pipecat is not installed: pip install -e '.[agent,dev]'"
+        if os.environ.get("CI") == "true":
+            pytest.fail(missing)
+        pytest.skip(missing)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-W", "ignore", str(_SCRIPT)),
         *("--transport", transport, "--record", str(record), *options),

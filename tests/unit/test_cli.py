@@ -186,3 +186,12 @@ def test_agent_without_the_extra_says_how_to_get_it(
 
 def test_agent_refuses_a_port_that_is_none(run: Run) -> None:
     assert run("agent", "--port", "70000").status == 2
+
+
+def test_wrong_choice_of_core_is_one_line() -> None:
+    # A process of its own: this one has chosen already.
+    environment = os.environ | {"MEDIAD_CORE": "fast"}
+    command = [sys.executable, "-m", "mediad", "--version"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    expected = "mediad: MEDIAD_CORE is 'fast'; it must be one of require, auto, python\n"
+    assert (result.returncode, result.stderr) == (2, expected)

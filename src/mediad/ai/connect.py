@@ -70,6 +70,10 @@ class DialOut:
             "X-Mediad-Call-Id": call.call_id,
             "X-Mediad-From": quoted["from"],
             "X-Mediad-To": quoted["to"],
+            **{
+                f"X-Mediad-Var-{quote(name, safe='')}": quote(value, safe=" ")
+                for name, value in call.variables.items()
+            },
         }
         self._metrics = metrics
         self._tls = tls

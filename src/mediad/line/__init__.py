@@ -7,6 +7,7 @@ without the compiled core, ``auto`` (the default) takes it where it is, ``python
 import os
 from typing import TYPE_CHECKING
 
+from mediad.errors import ConfigError
 from mediad.line.line import AGENT_RATE_HZ, CallerItem, Counters, Tick
 
 __all__ = ["AGENT_RATE_HZ", "CORE", "CallerItem", "Counters", "Line", "Tick"]
@@ -17,13 +18,13 @@ _CHOICES = ("require", "auto", "python")
 def _choose_core() -> str:
     choice = os.environ.get("MEDIAD_CORE") or "auto"
     if choice not in _CHOICES:
-        raise ImportError(f"MEDIAD_CORE is {choice!r}; it must be one of {', '.join(_CHOICES)}")
+        raise ConfigError(f"MEDIAD_CORE is {choice!r}; it must be one of {', '.join(_CHOICES)}")
     if choice != "python":
         try:
             import mediad.line._core  # noqa: F401
         except ImportError as exc:
             if choice == "require":
-                raise ImportError(
+                raise ConfigError(
                     "MEDIAD_CORE=require, but the compiled core cannot be loaded "
                     f"({exc}); build it with a C compiler: MEDIAD_CORE=require pip install ."
                 ) from exc
