@@ -34,6 +34,7 @@ MAX_MESSAGE_SIZE = 1 << 20
 
 _TRY_AGAIN_LATER = 1013
 _SHUTDOWN_S = 1
+_END_OF_TURN_S = 0.3  # on top of the 0.2 s that the VAD takes
 _CLOSE_S = 0.5  # for the peer's half of the closing handshake
 
 
@@ -153,10 +154,12 @@ class Server(uvicorn.Server):
 
 
 def _turns() -> UserTurnStrategies:
-    """A turn is what the VAD says; its start interrupts the agent."""
+    """A turn begins with the VAD, which interrupts the agent, and ends after a short quiet."""
     return UserTurnStrategies(
         start=[VADUserTurnStartStrategy()],
         stop=[
-            SpeechTimeoutUserTurnStopStrategy(user_speech_timeout=0.0, wait_for_transcript=False)
+            SpeechTimeoutUserTurnStopStrategy(
+                user_speech_timeout=_END_OF_TURN_S, wait_for_transcript=False
+            )
         ],
     )

@@ -2,7 +2,7 @@
 
 Two states, of which each call has one of its own:
 
-    state     yes, no                  repeat       stop              digit, unknown
+    state     yes, no                  repeat       stop              digits, unknown
     ASKING    answer, next question    last reply   see below         its reply
     STOPPED   answer, next question    last reply   goodbye, the end  its reply
 
@@ -110,10 +110,10 @@ class Dialogue:
             case _:
                 return Reply(_NOT_UNDERSTOOD)
 
-    def press(self, digit: str) -> Reply:
-        """Return what to answer to a DTMF digit."""
-        name = _DIGIT_NAMES.get(digit, digit)
-        return Reply((f"You pressed {name}.", _TOPICS[self._topic].question))
+    def press(self, digits: str) -> Reply:
+        """Return what to answer to DTMF digits."""
+        names = ", ".join(_DIGIT_NAMES.get(digit, digit) for digit in digits)
+        return Reply((f"You pressed {names}.", _TOPICS[self._topic].question))
 
     def _answer(self, sentence: str) -> Reply:
         self._stopped = False

@@ -53,11 +53,14 @@ class _Limits(NamedTuple):
 
 _LIMITS = {
     "yes": _Limits(-0.12, 24, 75),
-    "no": _Limits(-0.075, 20, 85),
-    "stop": _Limits(-0.085, 30, 95),
-    "repeat": _Limits(-0.14, 30, 90),
+    "no": _Limits(-0.11, 26, 85),
+    "stop": _Limits(-0.105, 28, 85),
+    "repeat": _Limits(-0.12, 30, 90),
 }
-_LEAST_COVERED = 0.8  # how much of what is audible must be the word
+_LEAST_COVERED = 0.9  # how much of what is audible must be the word
+_LEAST_VOICED = 4  # frames: each word has a vowel, a crackle has none
+_PITCH_LAGS = slice(RATE_HZ // 400, RATE_HZ // 70)  # of a voice, in samples
+_VOICED = 0.6  # how like itself a vowel is, one pitch period later
 
 
 class Listener:
@@ -65,7 +68,7 @@ class Listener:
 
     def __init__(self) -> None:
         model = Path(get_model_path()) / "en-us"
-        self._words = Decoder(loglevel="FATAL", samprate=RATE_HZ, lm=None)
+        self._words = Decoder(loglevel="FATAL", samprate=RATE_HZ, lm=None, cmn="batch")
         for number, phones in enumerate(_STOP_ON_THE_TELEPHONE, 2):
             self._words.add_word(f"stop({number})", phones, True)
         self._words.add_jsgf_string("words", _GRAMMAR)
@@ -74,6 +77,7 @@ class Listener:
             loglevel="FATAL",
             samprate=RATE_HZ,
             lm=None,
+            cmn="batch",
             allphone=str(model / "en-us-phone.lm.bin"),
             lw=2.0,
             beam=1e-20,
@@ -117,6 +121,8 @@ class Listener:
             return ""
         if _covered(samples, start, end) < _LEAST_COVERED:
             return ""
+        if _voiced(samples[start * _FRAME : (end + 1) * _FRAME]) < _LEAST_VOICED:
+            return ""
         phones = _decode(self._phones, pcm)
         if phones is None or math.log(best.score / phones.score) < limits.worse:
             return ""
@@ -137,3 +143,16 @@ def _covered(samples: NDArray[np.int16], start: int, end: int) -> float:
     level = np.sqrt((frames**2).mean(axis=1))
     audible = level > 0.06 * level.max()
     return float(audible[max(0, start - _ONSET) : end + _RELEASE].sum() / audible.sum())
+
+
+def _voiced(samples: NDArray[np.int16]) -> int:
+    """Return how many frames look like a vowel."""
+    count = samples.size // _FRAME - 3  # windows of 40 ms
+    voiced = 0
+    for index in range(count):
+        window = samples[index * _FRAME : (index + 4) * _FRAME].astype(np.float64)
+        spectrum = np.fft.rfft(window - window.mean(), 2 * window.size)
+        likeness = np.fft.irfft(np.abs(spectrum) ** 2)[: window.size]
+        likeness /= np.arange(window.size, 0, -1)  # how many samples each lag has
+        voiced += likeness[_PITCH_LAGS].max() > _VOICED * likeness[0]
+    return voiced

@@ -21,6 +21,8 @@ from pipecat.frames.frames import (
     LLMTextFrame,
     TranscriptionFrame,
     TTSAudioRawFrame,
+    UserStartedSpeakingFrame,
+    UserStoppedSpeakingFrame,
 )
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.services.settings import STTSettings, TTSSettings
@@ -33,6 +35,11 @@ from mediad.speech.dialogue import Dialogue, Reply
 from mediad.speech.hearing import RATE_HZ, Listener
 
 __all__ = ["DialogueProcessor", "EspeakTTSService", "PocketsphinxSTTService"]
+
+MAX_DIGITS = 10
+"""How many digits pressed in a row are answered: the last ones."""
+
+_BETWEEN_DIGITS_S = 0.6
 
 
 @dataclass
@@ -98,20 +105,27 @@ class EspeakTTSService(TTSService):
 
 
 class DialogueProcessor(FrameProcessor):
-    """Answers what the caller says and presses; speaks the way an LLM service does."""
+    """Answers what the caller says and presses; speaks the way an LLM service does.
+
+    It waits for the end of the caller's turn, and after the last digit of several.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._dialogue = Dialogue()
-        self._speaking = False
+        self._speaking = False  # the agent
         self._talked_over = False
+        self._turn_is_open = False  # the caller's
+        self._heard: str | None = None
+        self._digits = ""
+        self._last_digit: asyncio.Task[None] | None = None
 
     async def greet(self) -> None:
         """Say the first thing."""
         await self._say(self._dialogue.greet())
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
-        """Take what concerns the dialogue and let all other frames pass."""
+        """Take what concerns the dialogue and let all frames pass."""
         await super().process_frame(frame, direction)
         match frame:
             case BotStartedSpeakingFrame():
@@ -123,14 +137,46 @@ class DialogueProcessor(FrameProcessor):
                 self._talked_over = self._speaking
         await self.push_frame(frame, direction)
         match frame:
+            case UserStartedSpeakingFrame():
+                self._turn_is_open = True
+            case UserStoppedSpeakingFrame():
+                self._turn_is_open = False
+                await self._answer()
             case TranscriptionFrame():
-                await self._say(self._dialogue.hear(frame.text, over_agent=self._talked_over))
+                self._heard = frame.text
+                await self._answer()
             case NotUnderstoodFrame():
-                await self._say(self._dialogue.hear(""))
+                self._heard = self._heard or ""
+                await self._answer()
             case InputDTMFFrame():
-                if self._speaking:
-                    await self.broadcast_interruption()  # type: ignore[no-untyped-call]
-                await self._say(self._dialogue.press(frame.button.value))
+                await self._take_digit(frame.button.value)
+
+    async def cleanup(self) -> None:
+        """Stop waiting for digits."""
+        await super().cleanup()  # type: ignore[no-untyped-call]
+        if self._last_digit:
+            await self.cancel_task(self._last_digit)
+
+    async def _answer(self) -> None:
+        """Answer, once the turn is over and what was said in it is known."""
+        if self._turn_is_open or self._heard is None:
+            return
+        heard, self._heard = self._heard, None
+        await self._say(self._dialogue.hear(heard, over_agent=self._talked_over))
+
+    async def _take_digit(self, digit: str) -> None:
+        if self._speaking:
+            await self.broadcast_interruption()  # type: ignore[no-untyped-call]
+        self._digits = (self._digits + digit)[-MAX_DIGITS:]
+        if self._last_digit:
+            await self.cancel_task(self._last_digit)
+        self._last_digit = self.create_task(self._answer_digits(), "last_digit")
+
+    async def _answer_digits(self) -> None:
+        await asyncio.sleep(_BETWEEN_DIGITS_S)
+        digits, self._digits = self._digits, ""
+        self._last_digit = None
+        await self._say(self._dialogue.press(digits))
 
     async def _say(self, reply: Reply) -> None:
         await self.push_frame(LLMFullResponseStartFrame())
