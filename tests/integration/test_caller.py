@@ -138,7 +138,9 @@ class TestSending:
         assert {(m.kind, len(m.payload)) for _, m in line.audio} == {
             (CODECS[codec].kind, expected_size)
         }
-        assert len(line.audio) == pytest.approx(610 / ptime_ms, abs=1.5 + 20 / ptime_ms)
+        assert caller.end is not None
+        lasted_ms = (caller.end.at - caller.started_at) * 1000
+        assert len(line.audio) == pytest.approx(lasted_ms / ptime_ms, abs=1.5 + 20 / ptime_ms)
         late = [
             at - caller.started_at - (n + 1) * ptime_ms / 1000
             for n, at in enumerate(caller.sent.times)
@@ -187,17 +189,27 @@ class TestSending:
 class TestHearing:
     async def test_audio_is_recorded_with_its_times(self) -> None:
         async def script(line: Line) -> None:
-            await echo_of(line, *[SILENCE] * 10, *[SOUND] * 10, *[SILENCE] * 5)
+            await echo_of(line, *[SILENCE] * 10, *[SOUND] * 10, *[SILENCE] * 15)
 
         async with serving(script) as (port, _), Caller("127.0.0.1", port) as caller:
             began = await caller.wait_for_speech()
-            stopped = await caller.wait_for_quiet(quiet_s=0.05)
+            stopped = await caller.wait_for_quiet(quiet_s=0.2)
             end = await caller.ended()
         assert (end.by, end.how) == ("server", "hangup")
         assert stopped - began == pytest.approx(0.2, abs=0.1)
-        assert caller.heard.pcm == bytes(3200) + tone(8000, 0.02) * 10 + bytes(1600)
-        assert len(caller.heard.times) == 25
+        assert caller.heard.pcm == bytes(3200) + tone(8000, 0.02) * 10 + bytes(4800)  # 320 B each
+        assert len(caller.heard.times) == 35
         assert sorted(caller.heard.gaps_s())[12] == pytest.approx(0.02, abs=0.005)
+
+    async def test_an_answer_is_what_begins_after_a_moment(self) -> None:
+        async def script(line: Line) -> None:
+            await echo_of(line, *[SOUND] * 20, *[SILENCE] * 20, *[SOUND] * 10)
+
+        async with serving(script) as (port, _), Caller("127.0.0.1", port) as caller:
+            first = await caller.wait_for_speech()
+            answer = await caller.wait_for_answer(first + 0.01)
+            await caller.ended()
+        assert answer - first == pytest.approx(0.8, abs=0.1)
 
     async def test_audio_of_another_kind_is_brought_to_the_callers_rate(self) -> None:
         async def script(line: Line) -> None:

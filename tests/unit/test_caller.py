@@ -204,8 +204,8 @@ class TestTrack:
         assert level_dbfs(pack("<h", -32768) * 160) == pytest.approx(0.0)
 
     def test_a_short_silence_is_a_pause_and_a_long_one_ends_the_span(self) -> None:
-        heard = track("--###" + "-" * 19 + "##" + "-" * 21 + "#")
-        assert [pytest.approx(span) for span in heard.spans] == [(0.04, 0.52), (0.94, 0.96)]
+        heard = track("--###" + "-" * 12 + "##" + "-" * 13 + "#")
+        assert [pytest.approx(span) for span in heard.spans] == [(0.04, 0.38), (0.64, 0.66)]
         assert heard.audible_s == pytest.approx(0.12)
 
     def test_span_after_a_moment_is_the_next_to_begin(self) -> None:

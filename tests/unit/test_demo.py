@@ -46,7 +46,7 @@ def test_three_answered_turns_and_a_barge_in_are_a_conversation() -> None:
         ),
         (
             {"turns": [replace(turn, answers=["What?"]) for turn in GOOD.turns]},
-            "the agent gave no two different answers",
+            "the agent always gave the same answer",
         ),
         ({"barge_ins": []}, "the caller never talked over the agent"),
         (
@@ -110,6 +110,14 @@ def test_two_witnesses_become_turns_and_a_barge_in() -> None:
     assert result.agent_sentences == ["Hello.", "A long story.", "I stop."]
     assert (result.connect_ms, result.first_audio_ms) == (4.2, 200)
     assert (result.underruns, result.hangup_by) == (2, "caller")
+
+
+def test_a_call_in_which_nobody_spoke_has_no_turns() -> None:
+    silence = spoken(until=1)
+    end = End("server", "eof", 101.0)
+    figures = measure(started_at=100.0, connect_s=0.0, sent=silence, heard=silence, end=end)
+    result = make_result(figures, [], silence, 100.0, [])
+    assert (result.turns, result.barge_ins, result.first_audio_ms) == ([], [], None)
 
 
 def test_talking_over_silence_is_no_barge_in() -> None:

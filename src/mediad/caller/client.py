@@ -1,6 +1,7 @@
 """The caller on a socket: connects, sends, listens. It decides nothing about codecs or timing."""
 
 import asyncio
+import contextlib
 import socket
 import time
 from collections.abc import Callable
@@ -15,6 +16,9 @@ from mediad.media.resample import Resampler
 from mediad.wire.audiosocket import digit_message, uuid_message
 
 __all__ = ["CallEnded", "Caller", "CallerError", "End"]
+
+_CLOSE_S = 1.0
+_TURN_PAUSE_S = 0.6  # the caller may pause for breath without ending its turn
 
 
 class CallerError(Exception):
@@ -64,7 +68,7 @@ class Caller(asyncio.Protocol):
     ) -> None:
         self.call_id = call_id or uuid4()
         self.voice = Voice(CODECS[codec], ptime_ms)
-        self.sent = Track(self.voice.codec.rate_hz)
+        self.sent = Track(self.voice.codec.rate_hz, _TURN_PAUSE_S)
         """What was sent, and when."""
         self.heard = Track(self.voice.codec.rate_hz)
         """What came back, and when; brought to the caller's rate where it has another."""
@@ -210,6 +214,8 @@ class Caller(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Record what the server sends."""
+        if self.end:
+            return
         now = time.monotonic()
         for reply in self._parser.receive_data(data):
             self._on_reply(now, reply)
@@ -217,7 +223,7 @@ class Caller(asyncio.Protocol):
         self._pulse()
 
     def eof_received(self) -> None:
-        """Note that the server closed the connection."""
+        """Note that the server closed the connection; asyncio then closes ours."""
         detail = "in the middle of a message" if self._parser.unfinished else ""
         self._finish(End("server", "eof", time.monotonic(), detail))
 
@@ -229,6 +235,7 @@ class Caller(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Let those go on who wait for the end."""
         self._finish(End("network", "reset", time.monotonic(), str(exc or "")))
+        self._timer.cancel()
         self._closed.set()
 
     # The clock.
@@ -239,10 +246,11 @@ class Caller(asyncio.Protocol):
 
     def _tick(self) -> None:
         for _ in range(self._pacer.take(time.monotonic())):
+            if self.end:
+                return
             self._send_next()
         self._pulse()
-        if self.end is None:
-            self._arm()
+        self._arm()
 
     def _send_next(self) -> None:
         pcm, digit = self.voice.next()
@@ -278,15 +286,20 @@ class Caller(asyncio.Protocol):
         return self._resamplers[rate_hz].process(pcm)
 
     def _close(self, end: End) -> None:
+        """End the call. What still comes is taken and forgotten until the server closes, too.
+
+        Closing with bytes unread would reset the connection; Asterisk, in a thread of its own for
+        each call, has none.
+        """
+        if self.end is None and not self._transport.is_closing():
+            with contextlib.suppress(OSError):  # it is reset already, and will soon be lost
+                self._transport.write_eof()
+            self._timer.cancel()
+            self._timer = asyncio.get_running_loop().call_later(_CLOSE_S, self._transport.abort)
         self._finish(end)
-        if self._transport.get_write_buffer_size():  # the server does not read; don't wait for it
-            self._transport.abort()
-        else:
-            self._transport.close()
 
     def _finish(self, end: End) -> None:
         """Take the first end; what follows it (EOF after 0x00, say) is no news."""
         if self.end is None:
             self.end = end
-            self._timer.cancel()
             self._pulse()

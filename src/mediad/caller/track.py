@@ -14,8 +14,9 @@ __all__ = ["AUDIBLE_DBFS", "PAUSE_S", "Span", "Track", "level_dbfs"]
 AUDIBLE_DBFS = -45.0
 """The RMS level from which a message counts as audible, in dB below full scale."""
 
-PAUSE_S = 0.4
-"""A shorter silence is a pause inside one span of speech, in seconds."""
+PAUSE_S = 0.25
+"""A shorter silence is a pause within one span of speech, in seconds: synthesizers pause for 0.2 at
+a comma, and an agent that was interrupted may answer after 0.3."""
 
 _JITTER_S = 0.06
 _FULL_SCALE = 32768.0
@@ -31,8 +32,9 @@ class Span(NamedTuple):
 class Track:
     """What passed in one direction. Grows by 17 kB for each second of 8 kHz."""
 
-    def __init__(self, rate_hz: int) -> None:
+    def __init__(self, rate_hz: int, pause_s: float = PAUSE_S) -> None:
         self.rate_hz = rate_hz
+        self._pause_s = pause_s
         self.pcm = bytearray()
         """All audio in order, s16le mono, without regard to time."""
         self.times = array("d")
@@ -53,7 +55,7 @@ class Track:
             self._extend(now, now + duration_s)
 
     def _extend(self, start: float, end: float) -> None:
-        if self.spans and start - self.spans[-1].end < PAUSE_S:
+        if self.spans and start - self.spans[-1].end < self._pause_s:
             self.spans[-1] = Span(self.spans[-1].start, max(end, self.spans[-1].end))
         else:
             self.spans.append(Span(start, end))

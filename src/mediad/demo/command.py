@@ -169,7 +169,7 @@ def _story(event: Event) -> tuple[str, str] | None:
         case "transcript_created" if data["direction"] == "in":
             return "agent", f"has understood: {data['text']}"
         case "transcript_created":
-            return "agent", f"says: {data['text']}"
+            return "agent", f"says: {data['text'].strip()}"
         case "speaking":
             return data["who"], "begins to speak" if data["started"] else "has finished"
         case "dtmf_received":

@@ -95,7 +95,7 @@ def make_result(
 def _turns(figures: Figures, events: Sequence[Event]) -> list[Turn]:
     turns = []
     begins = [turn.start_s for turn in figures.turns]
-    for turn, end_s in zip(figures.turns, [*begins[1:], float("inf")], strict=True):
+    for turn, end_s in zip(figures.turns, [*begins, float("inf")][1:], strict=True):
         within = [event for event in events if turn.start_s <= event.offset_s + _SOON_S < end_s]
         # What the agent was saying when the caller began is no answer.
         after = [event for event in within if event.offset_s >= turn.end_s]
@@ -143,8 +143,8 @@ def judge(result: Result) -> list[str]:
     ]
     if len(answered) < TURNS_NEEDED:
         problems.append(f"only {len(answered)} of {TURNS_NEEDED} turns were heard and answered")
-    if len({" ".join(turn.answers) for turn in answered}) < 2:
-        problems.append("the agent gave no two different answers")
+    if len(answered) > 1 and len({" ".join(turn.answers) for turn in answered}) == 1:
+        problems.append("the agent always gave the same answer")
     problems += _judge_barge_ins(result.barge_ins)
     if result.hangup_by != "caller":
         problems.append(f"the call was ended by {result.hangup_by}, not by the caller")
