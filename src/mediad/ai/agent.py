@@ -216,6 +216,13 @@ class AgentLink:
         if len(self._held) - self._held_audio < MAX_HELD_CONTROL:
             self._held.append((False, frame))
 
+    async def closed(self) -> None:
+        """Wait, not for long, until the agent has answered `close`."""
+        # The socket knows the link: a cycle that only the garbage collector would find.
+        socket, self._socket = self._socket, None
+        if socket is not None:
+            await socket.closed()
+
     def close(self) -> None:
         """End the connection in use and look for no other; fine also when `run` never ran."""
         self._connector.close()

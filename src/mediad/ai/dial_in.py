@@ -161,5 +161,7 @@ class DialIn:
     def close(self) -> None:
         """Withdraw the token, and send the agent away that has just come."""
         self._server.withdraw(self._token)
-        if self._place.taken.done():
-            self._place.taken.result().close()
+        # The place knows the link, and that knows us: a new place ends the cycle.
+        place, self._place = self._place, _Place()
+        if place.taken.done():
+            place.taken.result().close()

@@ -173,7 +173,7 @@ class AgentSocket(WSListener):
 
     def _take_close(self, transport: WSTransport, frame: WSFrame) -> None:
         code = int.from_bytes(frame.get_payload_as_bytes()[:2], "big")
-        if self._is_open:  # else it answers our own
+        if not transport.is_close_frame_sent:  # else it answers ours, or picows' own
             self._close_code = code or NO_STATUS
         self._end(transport, WSCloseCode(code) if code else WSCloseCode.OK)
 

@@ -105,6 +105,7 @@ class Registry(Collector):
             del self._sessions[call_id]
             past, last = self._past, session.line.counters()
             self._past = Counters(*(a + b for a, b in zip(past, last, strict=True)))
+        await session.goodbye()
 
     async def stop(self, timeout_s: float) -> None:
         """Hang up all calls and wait for their ends."""

@@ -40,17 +40,12 @@ _WAITING_TONE = frames.encode_audio(tone.waiting_tone(), tone.RATE_HZ)
 class CallerConnection(Protocol):
     """The AudioSocket of a call, as the session needs it."""
 
-    def write(self, message: bytes) -> None:
-        """Write one AudioSocket message in one piece."""
-        ...
-
+    def write(self, message: bytes) -> None: ...
     def hang_up(self) -> None:
         """Send 0x00 and close, so that the dialplan goes on."""
         ...
 
-    def abort(self) -> None:
-        """Close at once."""
-        ...
+    def abort(self) -> None: ...
 
 
 class _End(NamedTuple):
@@ -110,6 +105,13 @@ class Session:
         finally:
             self._close()
 
+    async def goodbye(self) -> None:
+        """Wait for the agent's answer to the end of the call."""
+        # They know each other: a cycle would keep the call until a garbage collection, seldom.
+        link, self._link = self._link, None
+        if link is not None:
+            await link.closed()
+
     async def _wait_until_over(self) -> None:
         try:
             async with asyncio.timeout(self._settings.audiosocket.max_call_s):
@@ -141,9 +143,6 @@ class Session:
             self._caller.hang_up()
         if self._link is not None:
             self._link.close()
-            # The link knows the session: a cycle would keep the call, and its queued audio, until
-            # the garbage collector comes, which is seldom.
-            self._link = None
         self._metrics.calls_ended.labels(end.by, end.cause).inc()
         counters = self.line.counters()
         self.facts.hung_up(end.by, end.cause, self._has_spoken, counters)

@@ -149,7 +149,10 @@ class _Connection(asyncio.Protocol):
         self._stop_timer()
         self._listener.lost(self)
         if self._session is not None:
-            self._session.caller_gone("network_out_of_order" if exc else "normal_clearing")
+            # A reset is a hang-up too: Asterisk closes with our last frames unread. Only a peer
+            # that keep-alive or TCP_USER_TIMEOUT found dead did not hang up.
+            is_dead = isinstance(exc, TimeoutError)
+            self._session.caller_gone("network_out_of_order" if is_dead else "normal_clearing")
             self._session = None
         elif not self._is_ended:
             reason = "no_uuid" if self._has_data else "empty"

@@ -1,0 +1,237 @@
+"""A daemon under a million random and mutated messages from both sides: it serves on."""
+
+import asyncio
+import contextlib
+import os
+import random
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable
+from pathlib import Path
+from typing import NamedTuple
+from uuid import uuid4
+
+import pytest
+
+from mediad.media.resample import SAMPLE_RATES
+from mediad.wire import frames
+from mediad.wire.audiosocket import (
+    AUDIO_KIND_OF_RATE,
+    HEADER,
+    Kind,
+    audio_message,
+    digit_message,
+    uuid_message,
+)
+from tests.fakes.agent import AgentConnection, FakeAgent
+from tests.fakes.asterisk import SILENCE, AsteriskCall
+from tests.integration.test_agent_link import free_port
+
+CALLER_MESSAGES = 800_000
+AGENT_MESSAGES = 200_000
+MAX_SECONDS = 80.0
+MAX_GROWTH_KIB = 16 * 1024
+_CONNECTIONS = 8  # at once
+
+
+class Daemon(NamedTuple):
+    """``mediad serve`` as a process of its own."""
+
+    process: asyncio.subprocess.Process
+    port: int
+    log: Path
+
+    def rss_kib(self) -> int:
+        """Return the memory in use."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0])
+
+    async def serves(self) -> None:
+        """Check that a new call gets what its agent says."""
+        async with asyncio.timeout(20):
+            while True:
+                async with AsteriskCall(("127.0.0.1", self.port)) as call:
+                    with contextlib.suppress(TimeoutError):
+                        await call.hears(5, timeout_s=2)
+                        return
+
+
+@contextlib.asynccontextmanager
+async def served(agent_url: str, folder: Path) -> AsyncIterator[Daemon]:
+    """Run the daemon."""
+    port = free_port()
+    variables = {
+        "MEDIAD_AUDIOSOCKET__PORT": str(port),
+        "MEDIAD_AUDIOSOCKET__MAX_CALLS": str(_CONNECTIONS * 4),
+        "MEDIAD_AUDIOSOCKET__PLAYOUT_MAX_S": "2",
+        "MEDIAD_HTTP__PORT": "0",
+        "MEDIAD_AI__AGENT_URL": agent_url,
+    }
+    inherited = {name: value for name, value in os.environ.items() if "MEDIAD_" not in name}
+    core = {"MEDIAD_CORE": os.environ["MEDIAD_CORE"]} if "MEDIAD_CORE" in os.environ else {}
+    log = folder / "log"
+    with log.open("wb") as file:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "mediad", "serve"),
+            env=inherited | core | variables,
+            stderr=file,
+        )
+    daemon = Daemon(process, port, log)
+    try:
+        async with asyncio.timeout(20):
+            while True:
+                with contextlib.suppress(OSError):
+                    await daemon.serves()
+                    break
+                await asyncio.sleep(0.1)
+        yield daemon
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        assert await process.wait() == 0
+
+
+class Fuzzer:
+    """Random messages, most of them nearly right. Counts them."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.messages = 0
+        self.connections = 0
+
+    def caller_messages(self) -> bytes:
+        """Return what one connection sends after its UUID; the last message is often broken."""
+        rng = self.random
+        parts = []
+        for _ in range(rng.randrange(1, 700)):
+            parts.append(self._good_message())
+        self.messages += len(parts)
+        data = bytearray(b"".join(parts))
+        for _ in range(rng.choice((0, 0, 1, 1, 5))):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        if rng.random() < 0.3:
+            data += rng.randbytes(rng.randrange(1, 600))
+            self.messages += 1
+        if rng.random() < 0.3:
+            del data[rng.randrange(len(data)) :]
+        return bytes(data)
+
+    def _good_message(self) -> bytes:
+        rng = self.random
+        roll = rng.random()
+        if roll < 0.85:
+            return _SOUNDS[rng.randrange(len(_SOUNDS))]
+        if roll < 0.95:
+            rate, kind = rng.choice(list(AUDIO_KIND_OF_RATE.items()))
+            return audio_message(kind, bytes(rate // 50 * 2))
+        if roll < 0.9999:
+            return digit_message(rng.choice("0123456789*#ABCD"))
+        return HEADER.pack(rng.randrange(1, 256), rng.randrange(1, 400))
+
+    def agent_message(self) -> bytes:
+        """Return one message of an agent."""
+        rng = self.random
+        message = bytearray(rng.choice(_AGENT_FRAMES))
+        if rng.random() < 0.3:
+            for _ in range(rng.randrange(1, 8)):
+                message[rng.randrange(min(len(message), 60))] = rng.randrange(256)
+        elif rng.random() < 0.1:
+            del message[rng.randrange(len(message)) :]
+        return bytes(message)
+
+
+_SOUNDS = [audio_message(Kind.SLIN, os.urandom(size)) for size in (80, 160, 160, 320, 480, 960)]
+_RTVI = '{"label": "rtvi-ai", "type": "%s", "data": {"text": "hello", "final": true}}'
+_AGENT_FRAMES = [
+    *(frames.encode_audio(os.urandom(rate // 50 * 2), rate) for rate in sorted(SAMPLE_RATES)),
+    frames.encode_audio(os.urandom(640), 8000, 2),
+    frames.encode_audio(b"RIFF" + os.urandom(4) + b"WAVEdata" + os.urandom(320), 16000),
+    frames.encode_interruption(3),
+    frames.encode_text("hello"),
+    frames.encode_transcription("hello"),
+    *(frames.encode_json(_RTVI % type_) for type_ in ("user-transcription", "bot-transcription")),
+    frames.encode_json(_RTVI % "bot-started-speaking"),
+]
+
+
+async def fuzz_caller(daemon: Daemon, fuzzer: Fuzzer, until: int, deadline: float) -> None:
+    """Make connections until so many messages were sent."""
+    rng = fuzzer.random
+    while fuzzer.messages < until and time.monotonic() < deadline:
+        fuzzer.connections += 1
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(5):
+                reader, writer = await asyncio.open_connection("127.0.0.1", daemon.port)
+                if rng.random() > 0.02:
+                    writer.write(uuid_message(uuid4()))
+                await _send_and_leave(writer, fuzzer.caller_messages(), rng)
+                reader.feed_eof()
+
+
+async def _send_and_leave(writer: asyncio.StreamWriter, data: bytes, rng: random.Random) -> None:
+    try:
+        for start in range(0, len(data), 40_000):
+            writer.write(data[start : start + 40_000])
+            await writer.drain()
+        await asyncio.sleep(rng.choice((0, 0, 0.01, 0.05)))
+        if rng.random() < 0.5:
+            writer.transport.abort()
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+async def test_a_million_messages_leave_the_daemon_serving(tmp_path: Path) -> None:
+    callers, agents = Fuzzer(1), Fuzzer(2)
+    is_over = False
+
+    async def script(agent: AgentConnection) -> None:
+        agent.audio.clear()
+        while agents.messages < AGENT_MESSAGES and not is_over and not agent.closed_at:
+            for _ in range(20):
+                await agent.ws.send(agents.agent_message())
+                agents.messages += 1
+            await asyncio.sleep(0)
+        if agents.random.random() < 0.5:
+            await agent.close(agents.random.choice((1000, 1001, 1006, 1011, 1013, 4000)))
+
+    began = time.monotonic()
+    deadline = began + MAX_SECONDS
+    async with QuietAgent(script) as agent, served(agent.url, tmp_path) as daemon:
+
+        def fuzz(until: int) -> Awaitable[list[None]]:
+            runs = (fuzz_caller(daemon, callers, until, deadline) for _ in range(_CONNECTIONS))
+            return asyncio.gather(*runs)
+
+        await fuzz(CALLER_MESSAGES // 4)  # buffers and caches fill
+        warm_kib = daemon.rss_kib()
+        await fuzz(CALLER_MESSAGES)
+        await agent.keep_talking(agents, deadline, daemon)
+        is_over = True
+        await daemon.serves()
+        growth_kib = daemon.rss_kib() - warm_kib
+        log = daemon.log.read_text()
+    sent = callers.messages + agents.messages
+    if sent < CALLER_MESSAGES + AGENT_MESSAGES:
+        pytest.fail(f"only {sent} messages in {time.monotonic() - began:.0f} s")
+    assert callers.connections > 500
+    assert growth_kib < MAX_GROWTH_KIB
+    assert "Traceback" not in log
+    assert "failed" not in log
+
+
+class QuietAgent(FakeAgent):
+    """An agent that keeps nothing of what it hears."""
+
+    async def keep_talking(self, agents: Fuzzer, deadline: float, daemon: Daemon) -> None:
+        """Hold calls open until the agents have sent their share."""
+        while agents.messages < AGENT_MESSAGES and time.monotonic() < deadline:
+            async with AsteriskCall(("127.0.0.1", daemon.port)) as call:
+                for _ in range(50):
+                    call.send(SILENCE)
+                    await asyncio.sleep(0.02)
+                    if call.is_closed:
+                        break
+            for connection in self.connections[:-10]:
+                connection.audio.clear()
