@@ -245,6 +245,19 @@ async def test_garbage_closes_its_connection_alone(garbage: bytes, reason: str) 
         await other.hears(3)
 
 
+async def test_connections_without_a_uuid_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mediad.transport.audiosocket.MAX_WAITING", 2)
+    async with daemon_with() as (daemon, _), daemon.call() as call:
+        async with (
+            daemon.call(sends_uuid=False),
+            daemon.call(sends_uuid=False),
+            daemon.call(sends_uuid=False) as third,
+        ):
+            await third.hung_up()
+            await call.hears(3)
+        assert await daemon.metric(CLOSED, reason="max_waiting") == 1
+
+
 @pytest.mark.parametrize(
     ("garbage", "reason"),
     [(b"\xfe", "unknown_kind"), (SILENCE, "no_uuid"), (b"\x01\x00\x11", "bad_length")],

@@ -106,8 +106,7 @@ class Session:
             self._close()
 
     async def goodbye(self) -> None:
-        """Wait for the agent's answer to the end of the call."""
-        # They know each other: a cycle would keep the call until a garbage collection, seldom.
+        """Wait for the agent's answer to the end; let go of the link, which knows the session."""
         link, self._link = self._link, None
         if link is not None:
             await link.closed()

@@ -20,9 +20,12 @@ from mediad.line import CallerItem, Line
 from mediad.metrics import Metrics
 from mediad.wire.audiosocket import HANGUP, CallUuid, Violation
 
-__all__ = ["AudioSocketListener"]
+__all__ = ["MAX_WAITING", "AudioSocketListener"]
 
 logger = logging.getLogger(__name__)
+
+MAX_WAITING = 1024
+"""Connections whose UUID has not come; one more is closed. Asterisk sends it within milliseconds."""
 
 _BACKLOG = 1024
 _HIGH_WATER_BYTES = 32 * 1024  # a second of unsent audio; then frames are dropped
@@ -83,6 +86,11 @@ class AudioSocketListener:
         if not self._connections:
             self._is_idle.set()
 
+    @property
+    def is_crowded(self) -> bool:
+        """Whether too many connections wait for their UUID."""
+        return len(self._connections) - self.registry.live > MAX_WAITING
+
     def allows(self, address: str) -> bool:
         """Tell whether ``audiosocket.allow`` lets this address connect."""
         ip = ipaddress.ip_address(address)
@@ -122,6 +130,9 @@ class _Connection(asyncio.Protocol):
             self._refuse("not_allowed", HANGUP)
         elif (refusal := listener.registry.refusal()) is not None:
             self._refuse(refusal, HANGUP)
+        elif listener.is_crowded:
+            logger.warning("connection refused: %d wait for their UUID", MAX_WAITING)
+            self._refuse("max_waiting", HANGUP)
         else:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(listener.settings.uuid_timeout_s, self._give_up_waiting)
