@@ -25,7 +25,7 @@ __all__ = ["MAX_WAITING", "AudioSocketListener"]
 logger = logging.getLogger(__name__)
 
 MAX_WAITING = 1024
-"""Connections whose UUID has not come; one more is closed. Asterisk sends it within milliseconds."""
+"""Connections whose UUID has not come; one more is closed. Asterisk needs 1 ms."""
 
 _BACKLOG = 1024
 _HIGH_WATER_BYTES = 32 * 1024  # a second of unsent audio; then frames are dropped
