@@ -16,7 +16,7 @@ from mediad.api.http import HttpServer, make_app
 from mediad.bus.bus import Bus
 from mediad.call.registry import Registry
 from mediad.call.ticker import Ticker
-from mediad.config import Settings
+from mediad.config import ENV_PREFIX, Settings
 from mediad.errors import ConfigError
 from mediad.line import CORE
 from mediad.log import dropped_records
@@ -144,7 +144,10 @@ async def _bind(table: str, start: Callable[[], Awaitable[tuple[str, int]]]) -> 
     try:
         return await start()
     except OSError as exc:
-        raise ConfigError(f"[{table}] cannot listen: {exc}") from exc
+        raise ConfigError(
+            f"[{table}] cannot listen: {exc}; choose another host or port, in the file or as "
+            f"{ENV_PREFIX}{table.upper()}__PORT"
+        ) from exc
 
 
 def _load_prompt(settings: Settings) -> bytes:

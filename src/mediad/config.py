@@ -7,10 +7,12 @@ commas between.
 
 import json
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
+from string import Formatter
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -31,9 +33,13 @@ from mediad.errors import ConfigError
 __all__ = ["Ai", "AudioSocket", "Http", "Log", "Settings", "load_settings"]
 
 ENV_PREFIX = "MEDIAD_"
-_NOT_SETTINGS = {"MEDIAD_CONFIG", "MEDIAD_CORE"}  # read by mediad.cli and mediad.line
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_URL = re.compile(r"[\x21-\x7e]+")
 
 Port = Annotated[int, Field(ge=0, le=65535)]
+Host = Annotated[str, Field(min_length=1)]  # an empty one would bind every interface
 Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
 
 
@@ -58,7 +64,7 @@ class _Table(BaseModel):
 class AudioSocket(_Table):
     """The listener that Asterisk connects to."""
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     """Address to bind; 0.0.0.0 for every interface (then set ``allow``)."""
     port: Port = 9092
     """TCP port; 0 takes a free one."""
@@ -85,7 +91,7 @@ class AudioSocket(_Table):
 class Http(_Table):
     """The HTTP port: /metrics, /healthz, /readyz."""
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     """Address to bind."""
     port: Port = 8080
     """TCP port; 0 takes a free one."""
@@ -101,7 +107,7 @@ class Ai(_Table):
     stand-ins, tried in order. Empty: agents dial in to ``listen_port``."""
     headers: Annotated[dict[str, SecretStr], NoDecode, BeforeValidator(_json)] = {}
     """HTTP headers for the agent, as {Authorization = "Bearer …"}."""
-    listen_host: str = "127.0.0.1"
+    listen_host: Host = "127.0.0.1"
     """Address to bind for agents that dial in."""
     listen_port: Port = 8766
     """TCP port for agents that dial in, opened when ``agent_url`` is empty; 0 takes a free one."""
@@ -122,23 +128,23 @@ class Ai(_Table):
     @classmethod
     def _check_url(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
         for url in urls:
-            parts = urlsplit(url)
-            if parts.scheme not in ("ws", "wss") or not parts.hostname:
-                raise ValueError(f"{_without_userinfo(url)!r} is no ws:// or wss:// address")
-            if parts.username or parts.password:
-                raise ValueError("user and password in the address are not sent; use ai.headers")
-            try:
-                url.format(**{"call_id": "", "from": "", "to": ""})
-            except (KeyError, IndexError, ValueError) as exc:
-                raise ValueError(
-                    f"only {{call_id}}, {{from}} and {{to}} may stand in it: {exc}"
-                ) from exc
+            _check_agent_url(url)
         return urls
+
+    @field_validator("headers")
+    @classmethod
+    def _check_headers(cls, headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for name, value in headers.items():
+            if not _TOKEN.fullmatch(name):
+                raise ValueError(f"{name!r} is no name of a header (RFC 9110, 5.1)")
+            if not _FIELD_VALUE.fullmatch(value.get_secret_value()):
+                raise ValueError(f"the value of {name} has characters that no header may have")
+        return headers
 
     @field_validator("unavailable_prompt", "ca_file")
     @classmethod
     def _check_readable(cls, path: Path | None) -> Path | None:
-        if path is not None and not os.access(path, os.R_OK):
+        if path is not None and not (path.is_file() and os.access(path, os.R_OK)):
             raise ValueError(f"{path} cannot be read")
         return path
 
@@ -227,8 +233,15 @@ def _refuse_unknown_environment() -> None:
         f"{ENV_PREFIX}{table}__{key}".upper()
         for table, field in Settings.model_fields.items()
         for key in getattr(field.annotation, "model_fields", {})
-    } | _NOT_SETTINGS
-    unknown = sorted(n for n in os.environ if n.startswith(ENV_PREFIX) and n not in known)
+    }
+    # Others have names with our prefix: Kubernetes sets MEDIAD_PORT for a service called mediad.
+    tables = tuple(f"{ENV_PREFIX}{table}".upper() for table in Settings.model_fields)
+    ours = (
+        name
+        for name in os.environ
+        if name.startswith(tables) or (name.startswith(ENV_PREFIX) and "__" in name)
+    )
+    unknown = sorted(name for name in ours if name not in known)
     if unknown:
         raise ConfigError(
             "\n".join(
@@ -252,5 +265,22 @@ def _describe(path: Path | None, error: Mapping[str, Any]) -> str:
     )
 
 
-def _without_userinfo(url: str) -> str:
-    return url.rpartition("@")[2] if "@" in url else url
+def _check_agent_url(url: str) -> None:
+    shown = url.rpartition("@")[2]  # without a password
+    if not _URL.fullmatch(url):
+        raise ValueError(f"{shown!r} has characters that no address may have")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as exc:  # a port that is no port, brackets that do not match
+        raise ValueError(f"{shown!r}: {exc}") from exc
+    if parts.scheme not in ("ws", "wss") or not parts.hostname or port == 0:
+        raise ValueError(f"{shown!r} is no ws:// or wss:// address")
+    if parts.username or parts.password:
+        raise ValueError("user and password in the address are not sent; use ai.headers")
+    try:
+        names = {name for _, name, _, _ in Formatter().parse(url) if name is not None}
+    except ValueError:  # a brace without its other half
+        names = {""}
+    if not names <= {"call_id", "from", "to"}:
+        raise ValueError(f"{shown!r}: only {{call_id}}, {{from}} and {{to}} may stand in it")

@@ -4,6 +4,7 @@ Full means: the record is dropped and counted. A message that repeats is written
 minute; the rest is summed up in one line, ahead of the first one written after that minute.
 """
 
+import contextlib
 import logging
 import logging.handlers
 import queue
@@ -21,6 +22,7 @@ QUEUE_SIZE = 10_000
 _REPEATS = 5
 _MAX_MESSAGES = 1_000
 _WINDOW_S = 60.0
+_FLUSH_S = 2.0
 _FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
@@ -80,6 +82,16 @@ class _BoundedQueueHandler(logging.handlers.QueueHandler):
             self.dropped += 1
 
 
+class _Listener(logging.handlers.QueueListener):
+    def stop_within(self, timeout_s: float) -> None:
+        """Write what is queued, but do not wait for ever: nobody may be reading."""
+        thread = self._thread
+        with contextlib.suppress(queue.Full):
+            self.enqueue_sentinel()
+        if thread is not None:
+            thread.join(timeout_s)  # a daemon thread: it does not keep the process
+
+
 _handler: _BoundedQueueHandler | None = None
 
 
@@ -100,7 +112,7 @@ def logging_to(level: str) -> Iterator[None]:
     formatter.default_msec_format = "%s.%03dZ"
     formatter.default_time_format = "%Y-%m-%dT%H:%M:%S"
     writer.setFormatter(formatter)
-    listener = logging.handlers.QueueListener(records, writer)
+    listener = _Listener(records, writer)
     root = logging.getLogger()
     root.addHandler(_handler)
     root.setLevel(logging.WARNING)
@@ -114,4 +126,4 @@ def logging_to(level: str) -> Iterator[None]:
     finally:
         root.removeHandler(_handler)
         _handler.sum_up(inf)
-        listener.stop()
+        listener.stop_within(_FLUSH_S)

@@ -70,7 +70,8 @@ def write_wav(path: Path, rate_hz: int, *channels: bytes) -> None:
     """
     size = max(map(len, channels)) // 2
     padded = [np.frombuffer(pcm[: size * 2].ljust(size * 2, b"\0"), "<i2") for pcm in channels]
-    with wave.open(str(path), "wb") as file:
+    # Opened here: wave leaves a broken writer behind where it cannot open the file itself.
+    with path.open("wb") as raw, wave.open(raw, "wb") as file:
         file.setnchannels(len(channels))
         file.setsampwidth(2)
         file.setframerate(rate_hz)

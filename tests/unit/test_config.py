@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from mediad.config import Ai, Settings, load_settings
+from mediad.config import Ai, AudioSocket, Http, Settings, load_settings
 from mediad.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[2] / "config/mediad.toml"
@@ -257,3 +257,31 @@ def test_secrets_are_masked_but_can_be_read() -> None:
     assert "sesame" not in repr(Settings(ai=ai))
     assert "sesame" not in json.dumps(ai.model_dump(mode="json"))
     assert ai.headers["Authorization"].get_secret_value() == "Bearer sesame"
+
+
+@pytest.mark.parametrize(
+    "url", ["ws://h:99999", "ws://h/{call_id.x}", "ws://h/{call_id[0]}", "ws://h/ x", "ws://[h"]
+)
+def test_agent_url_that_would_fail_in_a_call_fails_at_start(url: str) -> None:
+    with pytest.raises(ValidationError):
+        Ai(agent_url=(url,))
+
+
+@pytest.mark.parametrize("header", [{"A": "x\r\nEvil: 1"}, {"A b": "x"}, {"": "x"}])
+def test_header_that_would_break_the_request_is_refused(header: dict[str, str]) -> None:
+    with pytest.raises(ValidationError):
+        Ai.model_validate({"headers": header})
+
+
+@pytest.mark.parametrize(
+    ("table", "key"), [(AudioSocket, "host"), (Http, "host"), (Ai, "listen_host")]
+)
+def test_empty_host_does_not_bind_every_interface(table: type[BaseModel], key: str) -> None:
+    with pytest.raises(ValidationError):
+        table.model_validate({key: ""})
+
+
+def test_variables_of_kubernetes_are_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDIAD_PORT", "tcp://10.0.0.1:9092")
+    monkeypatch.setenv("MEDIAD_SERVICE_HOST", "10.0.0.1")
+    assert load_settings() == Settings()

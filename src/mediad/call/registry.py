@@ -62,7 +62,11 @@ class Registry(Collector):
         self._sessions: dict[UUID, Session] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_stopping = False
-        self._past = Counters(*([0] * len(Counters._fields)))  # of the calls that are over
+        # The counters of the calls that are over, and the calls that are not.
+        self._books: tuple[Counters, tuple[Session, ...]] = (
+            Counters(*([0] * len(Counters._fields))),
+            (),
+        )
         metrics.registry.register(self)
 
     @property
@@ -89,6 +93,7 @@ class Registry(Collector):
         )
         session.open(self._connector_factory(call, session.facts.renewed_token))
         self._sessions[call_id] = session
+        self._book()
         self._ticker.add(session)
         task = asyncio.get_running_loop().create_task(self._run(call_id, session))
         self._tasks.add(task)
@@ -103,9 +108,15 @@ class Registry(Collector):
         finally:
             self._ticker.remove(session)
             del self._sessions[call_id]
-            past, last = self._past, session.line.counters()
-            self._past = Counters(*(a + b for a, b in zip(past, last, strict=True)))
+            self._book(session.line.counters())
         await session.goodbye()
+
+    def _book(self, ended: Counters | None = None) -> None:
+        # In one assignment: a scrape reads it from another thread, and counts no call twice.
+        past = self._books[0]
+        if ended is not None:
+            past = Counters(*(a + b for a, b in zip(past, ended, strict=True)))
+        self._books = past, tuple(self._sessions.values())
 
     async def stop(self, timeout_s: float) -> None:
         """Hang up all calls and wait for their ends."""
@@ -120,8 +131,9 @@ class Registry(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Return the lines' counters, live and past, for Prometheus."""
-        yield GaugeMetricFamily("mediad_calls", "Live calls", value=len(self._sessions))
-        lines = [session.line.counters() for session in list(self._sessions.values())]
+        past, live = self._books
+        yield GaugeMetricFamily("mediad_calls", "Live calls", value=len(live))
+        lines = [session.line.counters() for session in live]
         for index, name in enumerate(Counters._fields):
-            total = self._past[index] + sum(line[index] for line in lines)
+            total = past[index] + sum(line[index] for line in lines)
             yield CounterMetricFamily(f"mediad_{name}", COUNTER_HELP[name], value=total)

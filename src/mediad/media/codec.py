@@ -6,14 +6,18 @@ ms of slin or 40 ms of µ-law). The byte rate does: 16,000 bytes a second are sl
 
 from math import inf
 
-__all__ = ["MAX_HELD_BYTES", "CodecDetector"]
+__all__ = ["MAX_HELD_BYTES", "MAX_HELD_S", "CodecDetector"]
 
 MAX_HELD_BYTES = 16_000
 """How much audio may wait for the decision: a second of slin. Then the nearer of the two rates is
 taken.
 """
 
+MAX_HELD_S = 1.0
+"""For how long. Then the longest stretch without a hole decides."""
+
 _WINDOW_S = 0.200
+_INSTANT_S = 0.005
 _G711_BYTES_PER_S = 8_000
 _MIDDLE_BYTES_PER_S = 12_000
 _DOUBT_BYTES_PER_S = 2_000  # this near to the middle the rate says nothing; look for longer
@@ -30,6 +34,9 @@ class CodecDetector:
         self._window_bytes = 0  # bytes that came after the window's first message
         self._last_at: float | None = None
         self._last_size = 0
+        self._held_since: float | None = None
+        self._longest_s = 0.0  # the longest window so far, and the byte rate there
+        self._rate = inf  # all at once looks like an endless rate: slin
 
     def add(self, payload: bytes, now: float) -> bool | None:
         """Hold one message; return True for slin, False for G.711, None while it cannot be told."""
@@ -38,20 +45,21 @@ class CodecDetector:
         hole_s = max(_MIN_HOLE_S, 1.5 * self._last_size / _G711_BYTES_PER_S)
         if self._last_at is None or now - self._last_at > hole_s:
             self._window_start, self._window_bytes = now, 0
-        else:
+        elif now - self._window_start > _INSTANT_S:
+            # What comes with the window's first message was held up on its way: it has no pace.
             self._window_bytes += len(payload)
+        self._held_since = now if self._held_since is None else self._held_since
         self._last_at, self._last_size = now, len(payload)
         self._held.append(payload)
         self._held_size += len(payload)
         elapsed = now - self._window_start
-        full = self._held_size >= MAX_HELD_BYTES
-        if elapsed < _WINDOW_S and not full:
+        if elapsed > self._longest_s:
+            self._longest_s, self._rate = elapsed, self._window_bytes / elapsed
+        if self._held_size >= MAX_HELD_BYTES or now - self._held_since >= MAX_HELD_S:
+            return self._rate > _MIDDLE_BYTES_PER_S
+        if elapsed < _WINDOW_S or abs(self._rate - _MIDDLE_BYTES_PER_S) < _DOUBT_BYTES_PER_S:
             return None
-        # All at once (held up before it reached us) looks like an endless rate: slin.
-        rate = self._window_bytes / elapsed if elapsed > 0 else inf
-        if abs(rate - _MIDDLE_BYTES_PER_S) < _DOUBT_BYTES_PER_S and not full:
-            return None
-        return rate > _MIDDLE_BYTES_PER_S
+        return self._rate > _MIDDLE_BYTES_PER_S
 
     def take_held(self) -> list[bytes]:
         """Return the messages held so far, oldest first, and hold them no more."""

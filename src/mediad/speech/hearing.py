@@ -131,6 +131,7 @@ class Listener:
 
 def _decode(decoder: Any, pcm: bytes) -> Any:
     """Return the decoder's hypothesis, or None."""
+    decoder.start_stream()  # forgets the noise of the utterance before
     decoder.start_utt()
     decoder.process_raw(pcm, full_utt=True)
     decoder.end_utt()

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 __all__ = [
+    "MAX_JSON",
+    "MAX_TEXT",
     "PROTOCOL_VERSION",
     "AgentError",
     "AgentReady",
@@ -23,6 +25,9 @@ __all__ = [
 
 PROTOCOL_VERSION = "2.0.0"
 _LABEL = "rtvi-ai"
+MAX_JSON = 65_536
+"""The longest JSON read, in characters: reading it holds the event loop (1 ms for 64 KiB)."""
+
 MAX_TEXT = 16_384
 """The longest transcript or error text kept, in characters; longer ones are cut."""
 
@@ -92,7 +97,9 @@ def _message(type_: str, message_id: str, data: Mapping[str, Any]) -> str:
 
 
 def parse(data: str) -> Event | None:
-    """Read a MessageFrame's JSON; None for what is no RTVI or of no interest."""
+    """Read a MessageFrame's JSON; None for what is no RTVI, too long, or of no interest."""
+    if len(data) > MAX_JSON:
+        return None
     try:
         message = json.loads(data)
     except (ValueError, RecursionError):
@@ -127,4 +134,5 @@ def _parse_body(type_: str, body: dict[str, Any]) -> Event | None:
 
 
 def _text(value: object) -> str:
-    return value[:MAX_TEXT] if isinstance(value, str) else ""
+    # Half a surrogate pair ("\\ud800" is legal JSON) could not be written as UTF-8 anywhere.
+    return value[:MAX_TEXT].encode(errors="replace").decode() if isinstance(value, str) else ""

@@ -41,22 +41,42 @@ def test_a_hole_begins_the_window_anew() -> None:
     assert decide(times, 320) == (True, 8 + 11)
 
 
-def test_a_burst_after_a_hole_is_in_doubt_and_waited_out() -> None:
+@pytest.mark.parametrize("size", [160, 320])
+def test_a_burst_after_a_hole_has_no_pace_and_does_not_count(size: int) -> None:
     times = every(20, count=4) + [0.2] * 6 + every(20, start=0.22, count=40)
+    assert decide(times, size) == (size == 320, 4 + 6 + 10)
+
+
+@pytest.mark.parametrize("size", [160, 320])
+@pytest.mark.parametrize("backlog", [1, 5, 9, 20])
+def test_a_backlog_at_the_start_does_not_count(size: int, backlog: int) -> None:
+    times = [0.0] * backlog + every(20, start=0.02)
+    told, count = decide(times, size)
+    assert told is (size == 320)
+    assert count <= backlog + 11
+
+
+def test_a_burst_within_the_window_is_in_doubt_and_waited_out() -> None:
+    times = every(20, count=4) + [0.07] * 5 + every(20, start=0.08, count=40)
     is_slin, count = decide(times, 160)
     assert is_slin is False
-    assert count > 4 + 6 + 10
+    assert count > 4 + 5 + 7
+
+
+@pytest.mark.parametrize("size", [160, 320])
+def test_a_caller_who_sends_now_and_then_is_judged_after_a_second(size: int) -> None:
+    words = [every(20, start=at, count=6) for at in (0.0, 0.3, 0.6, 0.9, 1.2)]
+    told, count = decide([now for word in words for now in word], size)
+    assert told is (size == 320)
+    assert count == 3 * 6 + 6
 
 
 def test_long_messages_are_no_holes() -> None:
     assert decide(every(120), 960) == (False, 3)
 
 
-def test_a_second_of_slin_decides_even_in_doubt() -> None:
-    count = MAX_HELD_BYTES // 240
-    told, held = decide(every(20, count=100), 240)  # exactly in the middle
-    assert told is False
-    assert held == count + 1
+def test_a_second_decides_even_in_doubt() -> None:
+    assert decide(every(20, count=100), 240) == (False, 51)  # exactly in the middle
 
 
 def test_all_at_once_is_slin() -> None:

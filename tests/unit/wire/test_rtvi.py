@@ -98,3 +98,15 @@ def test_texts_are_cut() -> None:
 def test_no_data_makes_it_raise(data: Any, type_: str) -> None:
     event = rtvi.parse(message(type_, data))
     assert event is None or isinstance(event, Transcript | AgentError)
+
+
+def test_json_that_is_too_long_is_not_read() -> None:
+    message = json.dumps({"label": "rtvi-ai", "type": "bot-ready", "data": {"x": "y" * 66_000}})
+    assert rtvi.parse(message) is None
+
+
+def test_half_a_surrogate_pair_can_be_written() -> None:
+    text = rtvi.parse(
+        '{"label": "rtvi-ai", "type": "bot-transcription", "data": {"text": "a\\ud800b"}}'
+    )
+    assert text == rtvi.Transcript("agent", "a?b", True)

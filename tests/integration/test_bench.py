@@ -1,0 +1,172 @@
+"""The bench itself: its generator sees what happens to frames, and a short run of it works. And the
+budget of instructions that mediad has for a frame.
+"""
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from bench.build import FLAGS, Programs, build
+from bench.generator import Result, generate
+from bench.instructions import BUDGET, count_instructions
+from bench.process import BenchError, choose_cores, free_port
+from bench.targets import Kind, Target, running
+from bench.thread_server import receive
+from mediad.line import _build
+from tests.servers import MissingProgramError, Program, find_program
+
+CALLS = 20
+SECONDS = 3
+
+
+def skip_or_fail(reason: str) -> NoReturn:
+    """What is missing here must not be missing in CI."""
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def programs() -> Programs:
+    """The C programs, built."""
+    if find_spec("mediad.line._core") is None:
+        skip_or_fail("the compiled core is not built")
+    try:
+        choose_cores()
+        return build()
+    except BenchError as exc:
+        skip_or_fail(str(exc))
+
+
+@pytest.fixture
+def valgrind() -> Program:
+    """valgrind, wherever it is."""
+    try:
+        return find_program("valgrind", "valgrind")
+    except MissingProgramError as exc:
+        skip_or_fail(str(exc))
+
+
+def run_shortly(programs: Programs, kind: Kind) -> Result:
+    """Run a few calls for a few seconds."""
+    cores = choose_cores()
+    with running(kind, programs, free_port(), cores[0]) as target:
+        options = ("--calls", str(CALLS), "--seconds", str(SECONDS), "--warm", "0.5")
+        return generate(programs, target, cores, kind.mode, *options, seconds=SECONDS)
+
+
+@pytest.mark.parametrize("kind", [Kind.FLOOR, Kind.MEDIAD])
+def test_every_frame_comes_back_once(programs: Programs, kind: Kind) -> None:
+    result = run_shortly(programs, kind)
+    window = result.window
+    assert (result.started, result.failed, result.left_open) == (CALLS, 0, 0)
+    names = ("lost", "duplicates", "reordered", "undecoded", "agent_undecoded", "wrong_messages")
+    assert {name: window[name] for name in names} == dict.fromkeys(names, 0)
+    frames = CALLS * SECONDS * 50
+    assert window["sent"] == pytest.approx(frames, rel=0.03)
+    assert window["received"] == pytest.approx(frames, rel=0.1)  # less where the machine stalls
+    assert result.uplink.count == pytest.approx(frames, rel=0.03)
+    assert 0 < result.uplink.p50 <= result.uplink.p99 <= result.round_trip.max
+    assert result.cpu_s > 0
+    assert result.rss_kib > 1000
+
+
+def test_mediad_counts_what_the_callers_saw(programs: Programs) -> None:
+    result = run_shortly(programs, Kind.MEDIAD)
+    # A stall of the machine may end an utterance for mediad that goes on for the caller.
+    assert [line for line in result.disagreements if "underrun" not in line] == []
+
+
+FAULTS = ("drop", "double", "swap", "silence", "noise", "other kind")
+FAULTY_FRAME = 40
+HEADER_SIZE = 3
+MESSAGE_SIZE = HEADER_SIZE + 320
+
+
+def spoil(message: bytes, fault: str) -> bytes:
+    """Return what a server with this fault sends in place of a message."""
+    header = message[:HEADER_SIZE]
+    return {
+        "drop": b"",
+        "double": 2 * message,
+        "silence": header + bytes(320),
+        "noise": header + (2000).to_bytes(2, "little") * 160,
+        "other kind": b"\x12" + message[1:],
+    }[fault]
+
+
+def echo_with_a_fault(connection: socket.socket, fault: str) -> None:
+    """Echo a call's audio, and do wrong by one frame."""
+    with connection:
+        receive(connection, HEADER_SIZE + 16)  # the UUID
+        number = 0
+        held = b""
+        while len(message := receive(connection, MESSAGE_SIZE)) == MESSAGE_SIZE:
+            number += 1
+            if number != FAULTY_FRAME:
+                message, held = message + held, b""
+            elif fault == "swap":
+                message, held = b"", message
+            else:
+                message = spoil(message, fault)
+            connection.sendall(message)
+
+
+@contextmanager
+def faulty_server() -> Iterator[Target]:
+    """Serve a call with each of the faults."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        host, port = server.getsockname()
+
+        def serve(fault: str) -> None:
+            connection, _ = server.accept()
+            echo_with_a_fault(connection, fault)
+
+        threads = [threading.Thread(target=serve, args=(fault,)) for fault in FAULTS]
+        for thread in threads:
+            thread.start()
+        yield Target(Kind.THREADS, os.getpid(), f"{host}:{port}", "", 0, Path(os.devnull))
+        for thread in threads:
+            thread.join()
+
+
+def test_each_fault_is_counted_once(programs: Programs) -> None:
+    with faulty_server() as target:
+        options = ("--calls", str(len(FAULTS)), "--seconds", "2", "--warm", "0")
+        result = generate(programs, target, choose_cores(), "local", *options, seconds=2)
+    assert result.failed == 0
+    counted = {
+        "duplicates": 1,
+        "reordered": 1,
+        "underruns": 1,
+        "underrun_frames": 1,
+        "undecoded": 1,
+        "wrong_messages": 1,
+        "lost": 4,  # dropped, silenced, made noise of, sent as another kind
+        "missing": 2,  # dropped, sent as another kind
+    }
+    assert {name: result.window[name] for name in counted} == counted
+
+
+def test_a_target_that_is_not_there_fails_every_call(programs: Programs) -> None:
+    target = Target(Kind.FLOOR, os.getpid(), f"127.0.0.1:{free_port()}", "", 0, Path(os.devnull))
+    options = ("--calls", "3", "--seconds", "0.1", "--warm", "0")
+    result = generate(programs, target, choose_cores(), "calls", *options, seconds=1)
+    assert result.failed == 3
+
+
+def test_flags_are_those_of_the_compiled_core() -> None:
+    assert list(FLAGS) == _build._UNIX_FLAGS
+
+
+def test_a_frame_keeps_to_its_budget_of_instructions(programs: Programs, valgrind: Program) -> None:
+    counted = count_instructions(programs, valgrind.path, valgrind.environment)
+    print(f"{counted:.0f} instructions for a frame there and back")
+    assert counted < BUDGET
