@@ -6,7 +6,7 @@ BIN := .venv/bin
 
 # One stamp per choice of core, so that another choice installs again.
 VENV := .venv/installed-$(or $(MEDIAD_CORE),auto)
-CORE_SOURCES := $(wildcard $(addprefix src/mediad/line/*.,pyx pxi h))
+CORE_SOURCES := $(foreach type,pyx pxd pxi h,$(wildcard src/mediad/*/*.$(type)))
 
 .PHONY: help venv demo test test-asterisk deps-asterisk lint format clean
 
@@ -44,5 +44,5 @@ format: $(VENV) ## Format the code
 clean: ## Remove everything made here but the real Asterisk
 	rm -rf .venv .cache/debian build dist src/*.egg-info .coverage .hypothesis
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
-	rm -f src/mediad/line/_core.c src/mediad/line/_core.*.so demo*.wav
+	rm -f src/mediad/*/_*.c src/mediad/*/_*.so demo*.wav
 	find src tests -name __pycache__ -prune -exec rm -rf {} +

@@ -85,6 +85,7 @@ class App:
         for rate_hz in SAMPLE_RATES & {8000, 16000, 22050, 24000, 44100, 48000}:
             filter_bank(rate_hz, 8000)  # designed now, not while a call waits
         filter_bank(8000, 16000)
+        self.calls.open()
         self._ticker.start()
         self.audiosocket_address = await _bind("audiosocket", self._listener.start)
         self._is_ready = True

@@ -25,6 +25,7 @@ from mediad.ai.connect import CallInfo
 from mediad.ai.socket import AgentSocket
 from mediad.config import Ai
 from mediad.metrics import Metrics
+from mediad.pump import Path
 from mediad.wire import frames, rtvi
 
 __all__ = ["HELD_FRAMES", "MAX_HELD_CONTROL", "AgentLink", "Connector", "LinkEvents"]
@@ -82,12 +83,14 @@ class AgentLink:
         events: LinkEvents,
         settings: Ai,
         metrics: Metrics,
+        path: Path | None = None,
     ) -> None:
         self._connector = connector
         self._call = call
         self._events = events
         self._settings = settings
         self._metrics = metrics
+        self._path = path
         self._socket: AgentSocket | None = None
         self._connecting_since = self._opened_at = 0.0
         self._is_released = False  # what is sent goes out, and is not held
@@ -148,7 +151,9 @@ class AgentLink:
         return False
 
     def _make_socket(self) -> AgentSocket:
-        return AgentSocket(self._open, self._take_message, self._metrics, self._settings.ping_s)
+        return AgentSocket(
+            self._open, self._take_message, self._metrics, self._settings.ping_s, self._path
+        )
 
     def _open(self) -> None:
         # Before the first message: it may come in one segment with the handshake.
@@ -186,11 +191,14 @@ class AgentLink:
                 socket.send_audio(frame)
             elif not socket.send_control(frame):
                 self._held.appendleft((False, frame))
+        socket.release_audio()
 
-    def _take_message(self, message: bytes) -> None:
+    def _take_message(self, message: bytes) -> bool:
         self._answered.set()
-        if self._events.on_agent_message(message) and not self._speaks:
+        is_audio = self._events.on_agent_message(message)
+        if is_audio and not self._speaks:
             self._speaks = self._has_spoken = True
+        return is_audio
 
     def send_audio(self, frame: bytes) -> None:
         """Send 16 kHz audio, an encoded frame."""

@@ -16,6 +16,7 @@ from mediad.call.ticker import Ticker
 from mediad.config import Settings
 from mediad.line import Counters, Line
 from mediad.metrics import Metrics
+from mediad.pump import Pump, open_pump
 
 __all__ = ["COUNTER_HELP", "ConnectorFactory", "Registry"]
 
@@ -62,12 +63,17 @@ class Registry(Collector):
         self._sessions: dict[UUID, Session] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_stopping = False
+        self._pump: Pump | None = None
         # The counters of the calls that are over, and the calls that are not.
         self._books: tuple[Counters, tuple[Session, ...]] = (
             Counters(*([0] * len(Counters._fields))),
             (),
         )
         metrics.registry.register(self)
+
+    def open(self) -> None:
+        """Get ready for calls, on the running loop."""
+        self._pump = open_pump()
 
     @property
     def live(self) -> int:
@@ -91,10 +97,10 @@ class Registry(Collector):
         session = Session(
             call, line, caller, self._settings, self._bus, self._metrics, self._prompt_frame
         )
-        session.open(self._connector_factory(call, session.facts.renewed_token))
+        session.open(self._connector_factory(call, session.facts.renewed_token), self._pump)
         self._sessions[call_id] = session
         self._book()
-        self._ticker.add(session)
+        self._ticker.add(session.path or session)
         task = asyncio.get_running_loop().create_task(self._run(call_id, session))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -106,7 +112,7 @@ class Registry(Collector):
         except Exception:  # a task's top: one call's failure is its own
             logger.exception("call %s failed", call_id)
         finally:
-            self._ticker.remove(session)
+            self._ticker.remove(session.path or session)
             del self._sessions[call_id]
             self._book(session.line.counters())
         await session.goodbye()
@@ -128,6 +134,9 @@ class Registry(Collector):
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        if self._pump is not None:
+            self._pump.close()
+            self._pump = None
 
     def collect(self) -> Iterable[Metric]:
         """Return the lines' counters, live and past, for Prometheus."""

@@ -25,6 +25,7 @@ from mediad.line import CallerItem, Line
 from mediad.media import tone
 from mediad.media.playout import Drained, PlayoutEvent, Started
 from mediad.metrics import Metrics
+from mediad.pump import Path, Pump
 from mediad.wire import frames, rtvi
 from mediad.wire.audiosocket import CallUuid, Digit, HangUp, PeerError, Violation
 from mediad.wire.frames import BadFrame, Interruption, Json, Transcription
@@ -77,6 +78,7 @@ class Session:
         self.facts = Facts(bus, call)
         self._link: AgentLink | None = None
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.path: Path | None = None  # what moves the frames, where there is a pump
         self._end: _End | None = None
         self._is_hanging_up = False  # 0x00 goes out with the next tick
         self._drained: asyncio.Future[None] | None = None
@@ -85,9 +87,10 @@ class Session:
         self._has_spoken = False  # the agent
         self._caller_stopped_at: float | None = None
 
-    def open(self, connector: Connector) -> None:
+    def open(self, connector: Connector, pump: Pump | None) -> None:
         """Tell of the call. What comes with its UUID in one read already belongs to it."""
-        self._link = AgentLink(connector, self.call, self, self._settings.ai, self._metrics)
+        self.path = path = Path(pump, self.line, self) if pump is not None else None
+        self._link = AgentLink(connector, self.call, self, self._settings.ai, self._metrics, path)
         self._metrics.calls_started.inc()
         logger.info("call %s: started", self.call.call_id)
         self.facts.created(connector.token)
@@ -106,10 +109,15 @@ class Session:
             self._close()
 
     async def goodbye(self) -> None:
-        """Wait for the agent's answer to the end; let go of the link, which knows the session."""
+        """Wait for the agent's answer to the end of the call."""
+        # The link knows the session: a cycle would keep the call, and its queued audio, until the
+        # garbage collector comes, which is seldom.
         link, self._link = self._link, None
         if link is not None:
             await link.closed()
+        if self.path is not None:
+            self.path.close()
+            self.path = None
 
     async def _wait_until_over(self) -> None:
         try:
@@ -160,6 +168,7 @@ class Session:
         """End the call with 0x00 at the next tick; the first who says so is who ended it."""
         self._end = self._end or _End(by, cause)
         self._is_hanging_up = True
+        self._ask_for_ticks()
 
     def fail(self) -> None:
         """End the call at once: its tick raised, so no tick can end it."""
@@ -207,8 +216,9 @@ class Session:
     def _finish(self) -> None:
         if not self._over.done():
             self._over.set_result(None)
+        self._ask_for_ticks()
 
-    # From the ticker
+    # From the ticker, or from the path on its behalf
 
     def tick(self, now: float) -> None:
         """Give the caller the 20 ms that are due."""
@@ -226,9 +236,15 @@ class Session:
         if to_agent is not None and self._link is not None:
             self._link.send_audio(to_agent)
         if events:
-            self._take_playout_events(events, now)
+            self.on_playout(events, now)
 
-    def _take_playout_events(self, events: list[PlayoutEvent], now: float) -> None:
+    def _ask_for_ticks(self) -> None:
+        """Let the path do the ticks of a call on which nothing is out of the ordinary."""
+        if self.path is not None:
+            self.path.asks_call = self._is_waiting or self._is_hanging_up or self._over.done()
+
+    def on_playout(self, events: list[PlayoutEvent], now: float) -> None:
+        """Hear what a tick has begun or finished to play."""
         for event in events:
             if isinstance(event, Drained):
                 if self._drained is not None and not self._drained.done():
@@ -249,12 +265,14 @@ class Session:
         self.facts.publish("agent_lost", {"code": code})
         logger.warning("call %s: agent lost (%d), reconnecting", self.call.call_id, code)
         self._is_waiting = True
+        self._ask_for_ticks()
         self._caller_stopped_at = None  # the tone is no answer
         if not self.line.held_ms:
             self.line.flush()  # nor does it continue an utterance: no underrun
 
     def _stop_waiting(self) -> None:
         self._is_waiting = False
+        self._ask_for_ticks()
         if self._is_tone_queued:  # else what is queued are the lost agent's words
             self._is_tone_queued = False
             self.line.flush()

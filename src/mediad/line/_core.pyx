@@ -37,7 +37,6 @@ from mediad.wire.audiosocket import (
     HangUp,
     PeerError,
     Violation,
-    audio_message,
     audio_size_limits,
 )
 from mediad.wire.frames import AudioFrame, BadFrame
@@ -59,10 +58,6 @@ if (_AGENT_RATE_HZ, _MAX_CHANNELS) != (AGENT_RATE_HZ, MAX_CHANNELS):
 
 cdef double _FILL_AFTER_S = FILL_AFTER_S
 cdef bytes _FILL = frames.encode_audio(bytes(_AGENT_RATE_HZ // 50 * 2), _AGENT_RATE_HZ)
-cdef dict _SILENCE = {
-    kind: audio_message(kind, bytes(rate_hz // 50 * 2))
-    for kind, rate_hz in RATE_OF_AUDIO_KIND.items()
-}
 cdef object _new_tuple = tuple.__new__  # Tick(…) would go through a Python function
 
 
@@ -74,9 +69,37 @@ cdef const int16_t *_table_of(str codec):
     return NULL
 
 
+@cython.no_gc
+cdef class LineBase:
+    """What `_core.pxd` says; `Line` does it."""
+
+    cdef Py_ssize_t read_caller(
+        self, const unsigned char *data, Py_ssize_t size, double now
+    ) except -1:
+        raise NotImplementedError
+
+    cdef Py_ssize_t frame_size(self) noexcept:
+        return 0
+
+    cdef int put_frame(self, unsigned char *to) except -1:
+        raise NotImplementedError
+
+    cdef bint play(self, const unsigned char *message, Py_ssize_t size, double now) except -1:
+        raise NotImplementedError
+
+    cdef Py_ssize_t message_size(self) noexcept:
+        return 0
+
+    cdef int put_message(self, unsigned char *to, double now, list events) except -1:
+        raise NotImplementedError
+
+    cdef bytes fill(self, double now):
+        raise NotImplementedError
+
+
 @cython.final
 @cython.no_gc
-cdef class Line:
+cdef class Line(LineBase):
     """Both directions of one call.
 
     Args:
@@ -92,6 +115,8 @@ cdef class Line:
     cdef object _detector  # None once the codec is known
     cdef int _caller_kind  # of what comes; -1 before the first audio
     cdef Resampler _to_agent
+    cdef Source _source  # of the audio that came, good until the next message is read
+    cdef Py_ssize_t _count  # its samples
     cdef bint _audio_came
     cdef double _last_audio_at
     cdef double _fill_after_s
@@ -102,7 +127,6 @@ cdef class Line:
     cdef bint _is_playout_fixed
     cdef int _playout_kind, _playout_rate_hz
     cdef Playout _playout
-    cdef bytes _silence
     cdef long long _caller_messages, _caller_bytes
     cdef long long _agent_frames_sent, _agent_fill_frames
     cdef long long _agent_frames, _agent_bytes, _bad_frames
@@ -140,28 +164,49 @@ cdef class Line:
         cdef list items = []
         cdef const unsigned char *at = <const unsigned char *> PyBytes_AS_STRING(data)
         cdef const unsigned char *end = at + len(data)
-        cdef Parser parser = self._parser
         while at < end and not self._ended:
-            at += parser.take(at, end - at)
-            if parser.found and _rate_of_kind[parser.kind]:
-                self._receive_audio(items, now)
-            elif parser.found:
-                self._receive_control(items, now)
-            elif parser.violation is not None:
-                items.append(parser.violation)
-                self._ended = True
+            at += self.read_caller(at, end - at, now)
+            if self.came == AUDIO:
+                items.append(self._take_frame())
+            elif self.came == ITEMS:
+                items += self.items
         return items
 
-    cdef int _receive_control(self, list items, double now) except -1:
+    cdef Py_ssize_t read_caller(
+        self, const unsigned char *data, Py_ssize_t size, double now
+    ) except -1:
+        cdef Parser parser = self._parser
+        cdef Py_ssize_t taken
+        self.came = NOTHING
+        if self._ended:
+            return size
+        taken = parser.take(data, size)
+        if parser.found and _rate_of_kind[parser.kind]:
+            self._receive_audio(now)
+        elif parser.found:
+            self._receive_control(now)
+        elif parser.violation is not None:
+            self._end(parser.violation)
+        return taken
+
+    cdef int _bring(self, list items) except -1:
+        self.came = ITEMS
+        self.items = items
+        return 0
+
+    cdef int _end(self, object violation) except -1:
+        self._ended = True
+        return self._bring([violation])
+
+    cdef int _receive_control(self, double now) except -1:
         message = self._parser.control_message()
-        items.append(message)
         if isinstance(message, CallUuid):
             self._audio_came = True
             self._last_audio_at = now
         self._ended = isinstance(message, (HangUp, PeerError, Violation))
-        return 0
+        return self._bring([message])
 
-    cdef int _receive_audio(self, list items, double now) except -1:
+    cdef int _receive_audio(self, double now) except -1:
         cdef Parser parser = self._parser
         self._caller_messages += 1
         self._caller_bytes += parser.length
@@ -170,14 +215,15 @@ cdef class Line:
         if parser.kind != self._caller_kind:
             self._set_caller_kind(parser.kind)
         if parser.kind != _SLIN:
-            self._encode(items, parser.payload, parser.length, NULL)
+            self._bring_audio(parser.payload, parser.length, NULL)
         elif self._detector is None:
-            self._encode(items, parser.payload, parser.length, self._table)
+            self._bring_audio(parser.payload, parser.length, self._table)
         else:
-            self._detect(items, parser.payload[:parser.length], now)
+            self._detect(parser.payload[:parser.length], now)
         return 0
 
-    cdef int _detect(self, list items, bytes payload, double now) except -1:
+    cdef int _detect(self, bytes payload, double now) except -1:
+        cdef list items = []
         is_slin = self._detector.add(payload, now)
         if is_slin is None:
             return 0
@@ -188,12 +234,16 @@ cdef class Line:
         held = self._detector.take_held()
         self._detector = None
         for payload in held:
-            if not self._ended:
-                self._encode(
-                    items, <const unsigned char *> PyBytes_AS_STRING(payload), len(payload),
-                    self._table,
-                )
-        return 0
+            if self._ended:
+                break
+            self._bring_audio(
+                <const unsigned char *> PyBytes_AS_STRING(payload), len(payload), self._table
+            )
+            if self.came == AUDIO:
+                items.append(self._take_frame())
+            else:
+                items += self.items
+        return self._bring(items)
 
     cdef int _set_caller_kind(self, int kind) except -1:
         self._caller_kind = kind
@@ -203,30 +253,39 @@ cdef class Line:
             self._is_playout_fixed = True
         return 0
 
-    cdef int _encode(
-        self, list items, const unsigned char *payload, Py_ssize_t size, const int16_t *table
+    cdef int _bring_audio(
+        self, const unsigned char *payload, Py_ssize_t size, const int16_t *table
     ) except -1:
-        cdef Resampler resampler = self._to_agent
-        cdef Source source = Source(payload, table, 1)
-        cdef Py_ssize_t count = size if table != NULL else size // 2
-        cdef Py_ssize_t block
-        cdef unsigned char *pcm
         if table == NULL and size % 2:
-            self._ended = True
             detail = f"kind 0x{self._caller_kind:02x}: {size} bytes of slin"
-            items.append(Violation("bad_length", detail))
-            return 0
+            return self._end(Violation("bad_length", detail))
+        self._source = Source(payload, table, 1)
+        self._count = size if table != NULL else size // 2
         # Twice what the message lasts: 2 bytes a sample.
         self._fill_after_s = max(
-            _FILL_AFTER_S, <double> (2 * count) / _rate_of_kind[self._caller_kind]
+            _FILL_AFTER_S, <double> (2 * self._count) / _rate_of_kind[self._caller_kind]
         )
         self._agent_frames_sent += 1
-        items.append(_new_audio_frame(2 * resampler.size_after(count), &pcm))
-        while count > 0:
-            block = min(count, resampler.block)
-            pcm += 2 * resampler.process(&source, block, <fir_sample *> pcm)
-            count -= block
+        self.came = AUDIO
         return 0
+
+    cdef Py_ssize_t frame_size(self) noexcept:
+        return _audio_frame_size(2 * self._to_agent.size_after(self._count))
+
+    cdef int put_frame(self, unsigned char *to) except -1:
+        cdef Resampler resampler = self._to_agent
+        cdef Py_ssize_t block
+        cdef unsigned char *pcm = _put_audio_frame(to, 2 * resampler.size_after(self._count))
+        while self._count > 0:
+            block = min(self._count, resampler.block)
+            pcm += 2 * resampler.process(&self._source, block, <fir_sample *> pcm)
+            self._count -= block
+        return 0
+
+    cdef bytes _take_frame(self):
+        cdef bytes frame = PyBytes_FromStringAndSize(NULL, self.frame_size())
+        self.put_frame(<unsigned char *> PyBytes_AS_STRING(frame))
+        return frame
 
     # From the agent to the caller
 
@@ -234,22 +293,25 @@ cdef class Line:
         """Take one WebSocket message. Audio goes to the playout; anything else comes back."""
         cdef AudioView audio
         cdef bytes pcm
-        if _read_audio_frame(
-            <const unsigned char *> PyBytes_AS_STRING(message), len(message), &audio
-        ):
-            return self._play(&audio, now)
+        if self.play(<const unsigned char *> PyBytes_AS_STRING(message), len(message), now):
+            return None
         frame = frames.decode(message)
         if isinstance(frame, AudioFrame):
             pcm = frame.audio
             audio.pcm = <const unsigned char *> PyBytes_AS_STRING(pcm)
             audio.size = len(pcm)
             audio.rate_hz, audio.channels = frame.sample_rate, frame.num_channels
-            return self._play(&audio, now)
+            frame = self._play(&audio, now)
         if isinstance(frame, BadFrame):
             self._bad_frames += 1
         return frame
 
+    cdef bint play(self, const unsigned char *message, Py_ssize_t size, double now) except -1:
+        cdef AudioView audio
+        return _read_audio_frame(message, size, &audio) and self._play(&audio, now) is None
+
     cdef object _play(self, AudioView *audio, double now):
+        """Return None, or a `BadFrame`."""
         cdef Py_ssize_t header
         if (
             audio.rate_hz != self._agent_rate_hz
@@ -258,7 +320,6 @@ cdef class Line:
         ):
             bad = self._set_agent_format(audio.rate_hz, audio.channels)
             if bad is not None:
-                self._bad_frames += 1
                 return bad
         self._agent_frames += 1
         self._is_playout_fixed = True
@@ -313,24 +374,29 @@ cdef class Line:
         self._playout_rate_hz = _rate_of_kind[kind]
         self._playout.set_rate(self._playout_rate_hz)
         self._from_agent = Resampler(_AGENT_RATE_HZ, self._playout_rate_hz)
-        self._silence = _SILENCE[kind]
         return 0
 
     def tick(self, double now):
         """Return what is due in this 20 ms. Call it once every 20 ms, from the call's UUID on."""
         cdef list events = []
-        cdef const unsigned char *pcm
-        cdef bytes to_caller
+        cdef bytes to_caller = PyBytes_FromStringAndSize(NULL, self.message_size())
+        self.put_message(<unsigned char *> PyBytes_AS_STRING(to_caller), now, events)
+        return _new_tuple(Tick, (to_caller, self.fill(now), events))
+
+    cdef Py_ssize_t message_size(self) noexcept:
+        return _HEADER_SIZE + self._playout.frame_size
+
+    cdef int put_message(self, unsigned char *to, double now, list events) except -1:
+        cdef const unsigned char *pcm = NULL
         cdef Py_ssize_t size = self._playout.read(now, events, &pcm)
         if size == 0:
             self._silent_frames += 1
-            to_caller = self._silence
         else:
             self._played_frames += 1
-            to_caller = _audio_message(self._playout_kind, pcm, size, self._playout.frame_size)
-        return _new_tuple(Tick, (to_caller, self._fill(now), events))
+        _put_audio_message(to, self._playout_kind, pcm, size, self._playout.frame_size)
+        return 0
 
-    cdef object _fill(self, double now):
+    cdef bytes fill(self, double now):
         if not self._audio_came or now - self._last_audio_at < self._fill_after_s:
             return None
         self._agent_frames_sent += 1

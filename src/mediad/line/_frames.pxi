@@ -33,18 +33,24 @@ cdef unsigned char *_put_varint(unsigned char *at, Py_ssize_t value) noexcept:
     return at + 1
 
 
-cdef bytes _new_audio_frame(Py_ssize_t size, unsigned char **pcm):
-    """Return a frame for `size` bytes of 16 kHz mono, at least one, to be written to `pcm`."""
-    cdef Py_ssize_t inner = 1 + _varint_size(size) + size + _TAIL_SIZE
-    cdef bytes frame = PyBytes_FromStringAndSize(NULL, 1 + _varint_size(inner) + inner)
-    cdef unsigned char *at = <unsigned char *> PyBytes_AS_STRING(frame)
+cdef Py_ssize_t _inner_size(Py_ssize_t size) noexcept:
+    return 1 + _varint_size(size) + size + _TAIL_SIZE
+
+
+cdef Py_ssize_t _audio_frame_size(Py_ssize_t size) noexcept:
+    """Return the size of a frame with so many bytes of 16 kHz mono, at least one."""
+    cdef Py_ssize_t inner = _inner_size(size)
+    return 1 + _varint_size(inner) + inner
+
+
+cdef unsigned char *_put_audio_frame(unsigned char *at, Py_ssize_t size) noexcept:
+    """Write all of such a frame but its samples; return where they belong."""
     at[0] = _FRAME_AUDIO
-    at = _put_varint(at + 1, inner)
+    at = _put_varint(at + 1, _inner_size(size))
     at[0] = _AUDIO_PCM
     at = _put_varint(at + 1, size)
     memcpy(at + size, _tail, _TAIL_SIZE)
-    pcm[0] = at
-    return frame
+    return at
 
 
 cdef struct AudioView:

@@ -139,13 +139,13 @@ cdef class Parser:
         return PeerError(payload)
 
 
-cdef bytes _audio_message(int kind, const unsigned char *pcm, Py_ssize_t size, Py_ssize_t full):
-    """Return an AudioSocket message of `full` bytes of audio, silence after the first `size`."""
-    cdef bytes message = PyBytes_FromStringAndSize(NULL, _HEADER_SIZE + full)
-    cdef unsigned char *at = <unsigned char *> PyBytes_AS_STRING(message)
+cdef void _put_audio_message(
+    unsigned char *at, int kind, const unsigned char *pcm, Py_ssize_t size, Py_ssize_t full
+) noexcept:
+    """Write an AudioSocket message of `full` bytes of audio, silence after the first `size`."""
     at[0] = kind
     at[1] = full >> 8
     at[2] = full & 0xFF
-    memcpy(at + _HEADER_SIZE, pcm, size)
+    if size > 0:
+        memcpy(at + _HEADER_SIZE, pcm, size)
     memset(at + _HEADER_SIZE + size, 0, full - size)
-    return message

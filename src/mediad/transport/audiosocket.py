@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import os
 import socket
 import time
 from typing import cast
@@ -18,6 +19,7 @@ from mediad.call.session import Session
 from mediad.config import AudioSocket
 from mediad.line import CallerItem, Line
 from mediad.metrics import Metrics
+from mediad.pump import Path
 from mediad.wire.audiosocket import HANGUP, CallUuid, Violation
 
 __all__ = ["MAX_WAITING", "AudioSocketListener"]
@@ -110,6 +112,7 @@ class _Connection(asyncio.Protocol):
         self._session: Session | None = None
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._path: Path | None = None  # which has the socket
         self._is_paused = False
         self._is_ended = False  # by us: what still comes is not read
         self._has_data = False
@@ -158,12 +161,10 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._leave_path()
         self._listener.lost(self)
         if self._session is not None:
-            # A reset is a hang-up too: Asterisk closes with our last frames unread. Only a peer
-            # that keep-alive or TCP_USER_TIMEOUT found dead did not hang up.
-            is_dead = isinstance(exc, TimeoutError)
-            self._session.caller_gone("network_out_of_order" if is_dead else "normal_clearing")
+            self._session.caller_gone(_cause_of(exc))
             self._session = None
         elif not self._is_ended:
             reason = "no_uuid" if self._has_data else "empty"
@@ -199,7 +200,29 @@ class _Connection(asyncio.Protocol):
             self._refuse(started, HANGUP)
             return False
         self._session = started
+        self._move_to_path(started.path)
         return True
+
+    def _move_to_path(self, path: Path | None) -> None:
+        """Let the call's path have the socket: its line has the start of what is not complete."""
+        transport = self._transport
+        if path is None or transport is None or transport.get_write_buffer_size():
+            return
+        if path.take_caller(transport.get_extra_info("socket").fileno(), owner=self):
+            transport.pause_reading()
+            self._path = path
+
+    def _leave_path(self) -> None:
+        """Have the socket again, and send the rest of a message that was begun."""
+        path, self._path = self._path, None
+        if path is None or self._transport is None:
+            return
+        unsent = path.release_caller()
+        if self._transport.is_closing():
+            return
+        if unsent:
+            self._transport.write(unsent)
+        self._transport.resume_reading()
 
     def _refuse(self, reason: str, farewell: bytes) -> None:
         self._listener.metrics.connections_closed.labels(reason).inc()
@@ -226,10 +249,24 @@ class _Connection(asyncio.Protocol):
         """Write one message in one piece, or drop and count it while Asterisk does not read."""
         if self._transport is None or self._is_ended:
             return
-        if self._is_paused:
-            self._listener.metrics.caller_audio_dropped.inc()
-            return
-        self._transport.write(message)
+        if self._path is not None:
+            if not self._path.write_caller(message):
+                self.drop_audio()
+        elif self._is_paused:
+            self.drop_audio()
+        else:
+            self._transport.write(message)
+
+    def drop_audio(self) -> None:
+        """Count 20 ms that Asterisk did not take."""
+        self._listener.metrics.caller_audio_dropped.inc()
+
+    def on_path_end(self, error: int) -> None:
+        """Take the socket back. asyncio reads its end, but an error is told only once."""
+        self._leave_path()
+        if error and self._session is not None:
+            self._session.caller_gone(_cause_of(OSError(error, os.strerror(error))))
+            self.cut()
 
     def hang_up(self) -> None:
         """Send 0x00 and close."""
@@ -241,6 +278,7 @@ class _Connection(asyncio.Protocol):
 
     def cut(self) -> None:
         """Close at once, though 0x00 may not have been read."""
+        self._leave_path()
         if self._transport is not None:
             self._transport.abort()
 
@@ -250,6 +288,7 @@ class _Connection(asyncio.Protocol):
             return
         self._is_ended = True
         self._stop_timer()
+        self._leave_path()
         if not farewell:
             transport.abort()
             return
@@ -258,6 +297,12 @@ class _Connection(asyncio.Protocol):
         transport.write(farewell)
         transport.write_eof()
         self._timer = asyncio.get_running_loop().call_later(_CLOSE_WAIT_S, transport.abort)
+
+
+def _cause_of(end: Exception | None) -> str:
+    # A reset is a hang-up too: Asterisk closes with our last frames unread. Only a peer that
+    # keep-alive or TCP_USER_TIMEOUT found dead did not hang up.
+    return "network_out_of_order" if isinstance(end, TimeoutError) else "normal_clearing"
 
 
 def _set_options(transport: asyncio.Transport, dead_peer_s: float) -> None:
