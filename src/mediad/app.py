@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -23,7 +24,7 @@ from mediad.log import dropped_records
 from mediad.media import tone
 from mediad.media.resample import SAMPLE_RATES, filter_bank
 from mediad.metrics import Metrics
-from mediad.transport.audiosocket import AudioSocketListener
+from mediad.transport.audiosocket import MAX_WAITING, AudioSocketListener
 from mediad.wav import WavError, read_wav
 from mediad.wire import frames
 
@@ -31,6 +32,8 @@ __all__ = ["App", "serve"]
 
 logger = logging.getLogger(__name__)
 
+_FILES_PER_CALL = 2  # the caller's socket and the agent's
+_OTHER_FILES = 64
 _HANG_UP_S = 2.0  # for live calls to get their 0x00 when we stop
 _GC_THRESHOLD = 50_000  # allocations between young collections; a full one holds every call up
 
@@ -130,6 +133,7 @@ async def serve(settings: Settings) -> None:
         logger.info("stopping: %d live calls are hung up", app.calls.live)
         stop.set()
 
+    _raise_file_limit(settings)
     app = App(settings)
     async with app:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -139,6 +143,20 @@ async def serve(settings: Settings) -> None:
         gc.freeze()
         gc.set_threshold(_GC_THRESHOLD, 20, 50)
         await stop.wait()
+
+
+def _raise_file_limit(settings: Settings) -> None:
+    """Let the process open as many files as it may, and refuse more calls than that is good for."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    max_calls = settings.audiosocket.max_calls
+    needed = _FILES_PER_CALL * max_calls + MAX_WAITING + _OTHER_FILES
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise ConfigError(
+            f"[audiosocket] max_calls: {max_calls} calls may need {needed} open files, and this "
+            f"process may have {hard}; raise that limit (ulimit -Hn, LimitNOFILE=) or lower "
+            "max_calls"
+        )
 
 
 async def _bind(table: str, start: Callable[[], Awaitable[tuple[str, int]]]) -> tuple[str, int]:

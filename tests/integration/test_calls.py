@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import os
 import socket
 import time
 from itertools import pairwise
@@ -48,7 +49,7 @@ async def test_sentence_sent_at_once_plays_evenly() -> None:
     async def script(agent: AgentConnection) -> None:
         await agent.say(words, 8000)
 
-    for _ in range(3):
+    for _ in range(6):
         stop = asyncio.Event()
         watch = asyncio.create_task(_lateness(stop))
         async with FakeAgent(script) as agent, running(settings(agent.url)) as daemon:
@@ -65,7 +66,7 @@ async def test_sentence_sent_at_once_plays_evenly() -> None:
             return
         if late_p99 < 0.001:  # it was not the machine
             break
-    if late_p99 >= 0.001:
+    if late_p99 >= 0.001 and os.environ.get("CI") != "true":
         pytest.skip("this machine is too busy to measure gaps of 20 ms")
     pytest.fail(f"gaps: p99 {np.quantile(gaps, 0.99) * 1000:.1f} ms")
 

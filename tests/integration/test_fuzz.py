@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import random
+import re
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable
@@ -27,10 +28,12 @@ from tests.fakes.agent import AgentConnection, FakeAgent
 from tests.fakes.asterisk import SILENCE, AsteriskCall
 from tests.integration.test_agent_link import free_port
 
-CALLER_MESSAGES = 800_000
+CALLER_MESSAGES = 1_500_000  # half the connections are cut before all is read
 AGENT_MESSAGES = 200_000
 MAX_SECONDS = 80.0
-MAX_GROWTH_KIB = 16 * 1024
+MAX_GROWTH_KIB = 8 * 1024
+TAKEN = 1_000_000  # of them, by mediad's own counters
+VIOLATIONS = ("unknown_kind", "bad_length", "second_uuid", "bad_digit", "no_uuid")
 _CONNECTIONS = 8  # at once
 
 
@@ -45,6 +48,17 @@ class Daemon(NamedTuple):
         """Return the memory in use."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(status.partition("VmRSS:")[2].split()[0])
+
+    async def metrics(self) -> dict[str, float]:
+        """Return what /metrics shows."""
+        found = re.search(r"HTTP on ([^:]+):(\d+)", self.log.read_text())
+        assert found is not None
+        reader, writer = await asyncio.open_connection(found[1], int(found[2]))
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: mediad\r\nConnection: close\r\n\r\n")
+        text = (await reader.read()).decode()
+        writer.close()
+        lines = (line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("mediad_"))
+        return {name: float(value) for name, value in lines}
 
     async def serves(self) -> None:
         """Check that a new call gets what its agent says."""
@@ -102,9 +116,9 @@ class Fuzzer:
     def caller_messages(self) -> bytes:
         """Return what one connection sends after its UUID; the last message is often broken."""
         rng = self.random
-        parts = []
-        for _ in range(rng.randrange(1, 700)):
-            parts.append(self._good_message())
+        parts = [self._good_message() for _ in range(rng.randrange(1, 700))]
+        if rng.random() < 0.2:
+            parts.insert(rng.randrange(len(parts)), self._bad_message())
         self.messages += len(parts)
         data = bytearray(b"".join(parts))
         for _ in range(rng.choice((0, 0, 1, 1, 5))):
@@ -124,9 +138,18 @@ class Fuzzer:
         if roll < 0.95:
             rate, kind = rng.choice(list(AUDIO_KIND_OF_RATE.items()))
             return audio_message(kind, bytes(rate // 50 * 2))
-        if roll < 0.9999:
-            return digit_message(rng.choice("0123456789*#ABCD"))
-        return HEADER.pack(rng.randrange(1, 256), rng.randrange(1, 400))
+        return digit_message(rng.choice("0123456789*#ABCD"))
+
+    def _bad_message(self) -> bytes:
+        rng = self.random
+        return rng.choice(
+            (
+                HEADER.pack(rng.randrange(1, 256), rng.randrange(1, 400)),
+                HEADER.pack(rng.choice(list(Kind)), rng.randrange(0x10000)),
+                HEADER.pack(Kind.DTMF, 1) + rng.randbytes(1),
+                uuid_message(uuid4()),
+            )
+        )
 
     def agent_message(self) -> bytes:
         """Return one message of an agent."""
@@ -211,11 +234,16 @@ async def test_a_million_messages_leave_the_daemon_serving(tmp_path: Path) -> No
         is_over = True
         await daemon.serves()
         growth_kib = daemon.rss_kib() - warm_kib
+        metrics = await daemon.metrics()
         log = daemon.log.read_text()
     sent = callers.messages + agents.messages
     if sent < CALLER_MESSAGES + AGENT_MESSAGES:
         pytest.fail(f"only {sent} messages in {time.monotonic() - began:.0f} s")
     assert callers.connections > 500
+    assert metrics["mediad_caller_messages_total"] + agents.messages >= TAKEN
+    for reason in VIOLATIONS:
+        closed = f'mediad_audiosocket_connections_closed_total{{reason="{reason}"}}'
+        assert metrics.get(closed, 0) > 0, reason
     assert growth_kib < MAX_GROWTH_KIB
     assert "Traceback" not in log
     assert "failed" not in log

@@ -23,6 +23,7 @@ CALLS = 20
 DURATION_S = 60.0
 OUT_RATE_HZ = 24_000
 FRAME_S = 0.020
+MAX_EXCUSED = CALLS  # one for each call: a single stall of the machine
 STARVED_S = 0.010  # without a core, in the tenth of a second around a frame
 ALLOWED_S = 0.020  # between the agent's hand and mediad's socket, and from there to the due frame
 CHUNK_BYTES = OUT_RATE_HZ // 100 * 2  # 10 ms; what a message has beside its samples is less
@@ -46,6 +47,7 @@ async def test_no_underrun_but_the_agents_own(tmp_path: Path) -> None:
         for caller in callers:
             agent.command("play", str(caller.call_id), file=str(speech))
         queued = await sample_run_queue(mediad.pid, DURATION_S + 2.0)
+        excused = 0
         for caller in callers:
             call = str(caller.call_id)
             sent = [
@@ -57,10 +59,13 @@ async def test_no_underrun_but_the_agents_own(tmp_path: Path) -> None:
             assert len(audible) * FRAME_S > 0.98 * DURATION_S
             for heard_s, due in gaps(caller, audible):
                 if queued_s(queued, due) > STARVED_S:
+                    excused += 1
                     continue
                 assert sent_s(sent, due - ALLOWED_S) <= heard_s + 1e-6, (
                     f"at {due:.3f} s {heard_s:.2f} s had been heard, and more was there"
                 )
+        print(f"{excused} gaps while mediad had no core")
+        assert excused <= MAX_EXCUSED, "the machine was too busy to tell"
 
 
 def audible_frames(caller: Caller) -> list[int]:

@@ -195,3 +195,11 @@ def test_wrong_choice_of_core_is_one_line() -> None:
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     expected = "mediad: MEDIAD_CORE is 'fast'; it must be one of require, auto, python\n"
     assert (result.returncode, result.stderr) == (2, expected)
+
+
+def test_serve_refuses_more_calls_than_it_may_open_files() -> None:
+    script = f"ulimit -n 1000; exec {sys.executable} -m mediad serve"
+    result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "[audiosocket] max_calls: 1000 calls may need 3088 open files" in result.stderr
+    assert "this process may have 1000" in result.stderr

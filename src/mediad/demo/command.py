@@ -60,13 +60,14 @@ def demo(say: str, out: Path, as_json: bool) -> None:
         raise click.Abort from None
     except (AgentFailed, SpeechError) as exc:
         raise click.ClickException(str(exc)) from exc
-    _write(out, recording.caller)
     result = recording.result()
     problems = judge(result)
     if as_json:
         click.echo(json.dumps(_document(say, out, recording, result, problems), indent=2))
     else:
         click.echo(f"\nLatencies\n{table(result)}")
+    _write(out, recording.caller)
+    if not as_json:
         click.echo(f"\nThe call is in {out} (caller left, agent right).")
     if problems:
         raise click.ClickException("the conversation did not happen: " + "; ".join(problems))
