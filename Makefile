@@ -8,7 +8,7 @@ BIN := .venv/bin
 VENV := .venv/installed-$(or $(MEDIAD_CORE),auto)
 CORE_SOURCES := $(foreach type,pyx pxd pxi h,$(wildcard src/mediad/*/*.$(type)))
 
-.PHONY: help venv demo test test-asterisk deps-asterisk lint format clean
+.PHONY: help venv demo test test-asterisk deps-asterisk bench bench-quick lint format clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
@@ -27,6 +27,12 @@ test: $(VENV) ## Run the unit and integration tests
 
 test-asterisk: $(VENV) ## Run the tests with a real Asterisk
 	$(BIN)/pytest tests/asterisk
+
+bench: $(VENV) ## Measure against the C floor and the peers; takes most of an hour
+	$(BIN)/python -m bench.run
+
+bench-quick: $(VENV) ## The same in short, under 90 s
+	$(BIN)/python -m bench.run --quick
 
 deps-asterisk: ## Get a real Asterisk for the tests; needs root, once
 	tests/asterisk/install.sh

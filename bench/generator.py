@@ -1,0 +1,163 @@
+"""Run the load generator against a target; what it says, and what mediad's own counters say."""
+
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from bench.build import Programs
+from bench.process import BenchError, favour
+from bench.targets import Target, read_metrics
+
+__all__ = ["Durations", "Result", "generate"]
+
+_SCRAPE_S = 15.0  # as often as Prometheus asks
+_SLACK_S = 60.0  # over what the generator itself allows
+
+# mediad's counters, and what the generator counted of the same.
+_SAME = {
+    "mediad_caller_messages_total": "sent",
+    "mediad_agent_frames_sent_total": "agent_received",
+    "mediad_agent_frames_total": "agent_sent",
+    "mediad_played_frames_total": "received",
+    "mediad_underruns_total": "underruns",
+    "mediad_underrun_frames_total": "underrun_frames",
+}
+_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Durations:
+    """Percentiles in milliseconds."""
+
+    count: int
+    p50: float
+    p90: float
+    p99: float
+    p999: float
+    max: float
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One run of the generator; call.h says what is counted."""
+
+    calls: int
+    seconds: float
+    started: int
+    finished: int
+    failed: int
+    left_open: int
+    cpu_s: float
+    cpu_user_s: float
+    cpu_of_core: float
+    cpu_ms_per_call_s: float
+    rss_before_kib: int
+    rss_kib: int
+    others_of_core: float
+    """What other programs took of the measured core."""
+    steal_of_core: float
+    generator_of_core: float
+    window: Mapping[str, int]
+    """Counted while it was measured."""
+    total: Mapping[str, int]
+    """Counted from the first call to the last."""
+    lateness: Durations
+    uplink: Durations
+    downlink: Durations
+    round_trip: Durations
+    jitter: Durations
+    first_echo: Durations
+    disagreements: tuple[str, ...] = ()
+    """Where mediad's own counters say something else."""
+
+    @classmethod
+    def parse(cls, text: str, disagreements: tuple[str, ...] = ()) -> Self:
+        """Read the generator's JSON."""
+        fields = json.loads(text)
+        del fields["mode"]
+        for name in ("lateness", "uplink", "downlink", "round_trip", "jitter", "first_echo"):
+            fields[name] = Durations(**fields.pop(f"{name}_ms"))
+        return cls(**fields, disagreements=disagreements)
+
+    @property
+    def user_ms_per_call_s(self) -> float:
+        """CPU per call and second outside the kernel."""
+        return self.cpu_ms_per_call_s * self.cpu_user_s / self.cpu_s if self.cpu_s else 0.0
+
+    @property
+    def broken(self) -> int:
+        """Return how many frames did not come as they should have."""
+        names = ("lost", "duplicates", "reordered", "undecoded", "underruns", "missing")
+        return sum(self.window[name] for name in (*names, "wrong_messages"))
+
+
+def generate(
+    programs: Programs,
+    target: Target,
+    cores: tuple[int, int],
+    mode: str,
+    *options: str,
+    seconds: float,
+) -> Result:
+    """Run the generator once.
+
+    Args:
+        cores: The measured program's and the generator's.
+        options: More of the generator's own.
+        seconds: How long it plans to run at most, for giving up.
+
+    Raises:
+        BenchError: If it fails or does not end.
+    """
+    command = [
+        *(str(programs.load), mode, "--target", target.address),
+        *("--pid", str(target.pid), "--core", str(cores[0])),
+        *("--agent-port", str(target.agent_port), *options),
+    ]
+    before = read_metrics(target) if target.http else {}
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        favour(process.pid, cores[1])
+        out, errors = _wait(process, target, seconds + _SLACK_S)
+    finally:
+        process.kill()
+    if process.returncode or not out:
+        raise BenchError(f"the generator failed against {target.kind}: {errors}")
+    result = Result.parse(out)
+    if target.http:
+        after = read_metrics(target)
+        return Result.parse(out, tuple(_disagreements(before, after, result.total)))
+    return result
+
+
+def _wait(process: subprocess.Popen[str], target: Target, limit_s: float) -> tuple[str, str]:
+    for _ in range(int(limit_s / _SCRAPE_S) + 1):
+        try:
+            return process.communicate(timeout=_SCRAPE_S)
+        except subprocess.TimeoutExpired:
+            if not Path(f"/proc/{target.pid}").exists():
+                raise BenchError(f"{target.kind} died; see {target.log}") from None
+            if target.http:
+                read_metrics(target)
+    raise BenchError(f"the generator does not end against {target.kind}")
+
+
+def _disagreements(
+    before: Mapping[str, float], after: Mapping[str, float], total: Mapping[str, int]
+) -> list[str]:
+    found = []
+    for name, ours in _SAME.items():
+        theirs = after[name] - before[name]
+        if abs(theirs - total[ours]) > _TOLERANCE * max(theirs, total[ours]):
+            found.append(f"{name} {theirs:.0f}, the generator {total[ours]} {ours}")
+    return found

@@ -1,0 +1,224 @@
+"""Runs that count: long enough, the generator in time; of three the median stands."""
+
+import json
+import re
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.build import Programs, make_certificate
+from bench.generator import Result, generate
+from bench.process import CACHE, BenchError, free_port
+from bench.targets import Kind, running
+
+__all__ = ["Bench", "Growth", "Measured", "Syscalls"]
+
+MAX_LATENESS_MS = 5.0
+RAMP_PER_S = 100
+WARM_S = 3.0
+_SETTLE_S = 2.0
+_GRID_US = 500
+_FINE_GRID_US = 50  # with few calls the generator has the time for it
+_FEW_CALLS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The counted runs of one program at one number of calls."""
+
+    kind: Kind
+    calls: int
+    runs: tuple[Result, ...]
+
+    def median(self, pick: Callable[[Result], float]) -> float:
+        """Return the median of what is picked from each run."""
+        return statistics.median(pick(run) for run in self.runs)
+
+    @property
+    def cpu_ms(self) -> float:
+        """CPU per call and second, in milliseconds."""
+        return self.median(lambda run: run.cpu_ms_per_call_s)
+
+
+class Growth(NamedTuple):
+    """Resident memory around some calls, in KiB."""
+
+    before: int
+    after: int
+    failed: int
+
+
+class Syscalls(NamedTuple):
+    """What a relay asks of the kernel for one call and 20 ms."""
+
+    reads: float
+    writes: float
+
+
+@dataclass(slots=True)
+class Bench:
+    """Measures on these cores."""
+
+    programs: Programs
+    cores: tuple[int, int]
+    seconds: float
+    """How long a run is measured."""
+    runs: int
+    spare_runs: int
+    """How many of each may be thrown away."""
+    say: Callable[[str], None]
+    journal: Path = CACHE / "runs.jsonl"
+    """Every run as it was, also those that do not count."""
+    thrown_away: int = field(default=0, init=False)
+    others: list[float] = field(default_factory=list, init=False)
+    """What other programs took of the measured core, in each run that counts."""
+    remarks: list[str] = field(default_factory=list, init=False)
+    """What a reader of the figures must know: too few runs, counters that disagree."""
+    _known: dict[tuple[Kind, int], Measured] = field(default_factory=dict, init=False)
+
+    def steady(self, kinds: Sequence[Kind], calls: int) -> dict[Kind, Measured]:
+        """Measure programs under a steady load, in turns: what disturbs one disturbs all. What was
+        measured before is not measured again.
+        """
+        new = [kind for kind in kinds if (kind, calls) not in self._known]
+        good: dict[Kind, list[Result]] = {kind: [] for kind in new}
+        for _ in range(self.runs + self.spare_runs):
+            for kind in new:
+                if len(good[kind]) == self.runs:
+                    continue
+                result = self._steady_once(kind, calls)
+                if self._counts(kind, calls, result):
+                    good[kind].append(result)
+                else:
+                    self.thrown_away += 1
+        for kind, runs in good.items():
+            self._known[kind, calls] = self._judge(kind, calls, runs)
+        return {kind: self._known[kind, calls] for kind in kinds}
+
+    def setups(self, kind: Kind, per_second: int, seconds: int) -> list[Result]:
+        """Set so many calls up per second, each to its first echo and hung up 0.5 s later."""
+        results = []
+        for _ in range(self.runs):
+            with running(kind, self.programs, free_port(), self.cores[0]) as target:
+                options = ("--rate", str(per_second), "--seconds", str(seconds))
+                result = generate(
+                    self.programs, target, self.cores, "setup", *options, seconds=seconds
+                )
+            results.append(result)
+            self._note(kind, per_second, result)
+            self.say(
+                f"{kind}: {per_second} calls a second for {seconds} s: {result.failed} failed, "
+                f"first echo p99 {result.first_echo.p99:.0f} ms"
+            )
+        return results
+
+    def memory(self, kind: Kind, calls: int) -> Growth:
+        """Hold calls whose agent says nothing; compare with no call ever taken."""
+        with running(kind, self.programs, free_port(), self.cores[0]) as target:
+            time.sleep(_SETTLE_S)
+            empty = target.rss_kib()
+            options = ("--calls", str(calls), "--rate", str(RAMP_PER_S), "--no-echo")
+            result = generate(
+                self.programs, target, self.cores, "calls", *options, seconds=10 + calls
+            )
+        grown = (result.rss_kib - empty) / calls
+        self.say(f"{kind}: {grown:.1f} KiB a call with {calls} calls")
+        return Growth(empty, result.rss_kib, result.failed)
+
+    def slope(self, kind: Kind, first: int, all_: int, per_second: int) -> Growth:
+        """Compare memory after some short calls with memory after many more."""
+        with running(kind, self.programs, free_port(), self.cores[0]) as target:
+            sizes, failed = [], 0
+            for total in (first, all_ - first):
+                options = ("--rate", str(per_second), "--total", str(total), "--hold", "100")
+                result = generate(
+                    self.programs,
+                    target,
+                    self.cores,
+                    "setup",
+                    *options,
+                    seconds=total / per_second,
+                )
+                failed += result.failed
+                time.sleep(_SETTLE_S)
+                sizes.append(target.rss_kib())
+                self.say(f"{kind}: {sizes[-1]} KiB after {total} calls, {failed} failed")
+        return Growth(sizes[0], sizes[1], failed)
+
+    def syscalls(self, kind: Kind, calls: int, seconds: int) -> Syscalls:
+        """Count a program's reads and writes for each frame, with strace.
+
+        Raises:
+            BenchError: If there is no strace.
+        """
+        with tempfile.NamedTemporaryFile("r", suffix=".strace") as table:
+            wrapper = ("strace", "-f", "-c", "-o", table.name)
+            try:
+                context = running(kind, self.programs, free_port(), self.cores[0], wrapper=wrapper)
+                with context as target:
+                    options = ("--calls", str(calls), "--seconds", str(seconds), "--warm", "1")
+                    result = generate(
+                        self.programs, target, self.cores, "calls", *options, seconds=seconds
+                    )
+            except FileNotFoundError as exc:
+                raise BenchError("there is no strace here") from exc
+            lines = re.findall(r"^ *\S+ +\S+ +\S+ +(\d+) .*?(\w+)$", table.read(), re.MULTILINE)
+        counts = {name: int(count) for count, name in lines}
+        reads = sum(counts.get(name, 0) for name in ("read", "recvfrom", "readv", "recvmsg"))
+        writes = sum(counts.get(name, 0) for name in ("write", "sendto", "writev", "sendmsg"))
+        frames = (result.total["sent"] + result.total["agent_sent"]) / 2  # of both directions
+        return Syscalls(reads / frames, writes / frames)
+
+    def _steady_once(self, kind: Kind, calls: int) -> Result:
+        secured = make_certificate() if kind is Kind.MEDIAD_TLS else None
+        options = [
+            *("--calls", str(calls), "--rate", str(RAMP_PER_S), "--warm", str(WARM_S)),
+            *("--seconds", str(self.seconds)),
+            *("--grid", str(_FINE_GRID_US if calls <= _FEW_CALLS else _GRID_US)),
+        ]
+        if secured:
+            options += ["--tls-cert", str(secured[0]), "--tls-key", str(secured[1])]
+        ca_file = secured[0] if secured else None
+        with running(kind, self.programs, free_port(), self.cores[0], ca_file) as target:
+            return generate(
+                self.programs,
+                target,
+                self.cores,
+                kind.mode,
+                *options,
+                seconds=self.seconds + WARM_S + calls / RAMP_PER_S,
+            )
+
+    def _counts(self, kind: Kind, calls: int, result: Result) -> bool:
+        self._note(kind, calls, result)
+        is_in_time = result.lateness.p99 < MAX_LATENESS_MS
+        self.say(
+            f"{kind}, {calls} calls: {result.cpu_ms_per_call_s:.3f} ms, uplink p99 "
+            f"{result.uplink.p99:.2f} ms, jitter p99 {result.jitter.p99:.2f} ms, "
+            f"{result.broken} broken, {result.failed} failed, "
+            f"lateness p99 {result.lateness.p99:.2f} ms, others {result.others_of_core:.0%} of the "
+            f"core{'' if is_in_time else ': thrown away'}"
+        )
+        if is_in_time:
+            self.others.append(result.others_of_core)
+            self.remarks += [f"{kind}, {calls} calls: {line}" for line in result.disagreements]
+        return is_in_time
+
+    def _judge(self, kind: Kind, calls: int, runs: list[Result]) -> Measured:
+        if not runs:
+            raise BenchError(
+                f"no run of {kind} with {calls} calls counts: the generator was always late; "
+                "is the machine busy with something else?"
+            )
+        if len(runs) < self.runs:
+            few = f"only {len(runs)} of {self.runs} runs count"
+            self.remarks.append(f"{kind}, {calls} calls: {few}")
+        return Measured(kind, calls, tuple(runs))
+
+    def _note(self, kind: Kind, calls: int, result: Result) -> None:
+        with self.journal.open("a") as file:
+            file.write(json.dumps({"kind": kind, "plan": calls, **asdict(result)}) + "\n")

@@ -1,0 +1,128 @@
+"""The bench: one command measures mediad, the floor and the peers, and prints the table.
+
+``python -m bench.run`` takes about an hour and writes bench/RESULTS.md; ``--quick`` takes a minute
+and writes nothing.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+from bench.build import build
+from bench.figures import FIGURES, Row, measure_quick
+from bench.measure import Bench
+from bench.process import BenchError, choose_cores
+from bench.table import describe_machine, render, summarise
+from bench.targets import Kind
+
+_RESULTS = Path(__file__).with_name("RESULTS.md")
+_SECONDS = 60.0
+_RUNS = 3
+_SPARE_RUNS = 3
+_QUICK_SECONDS = 7.0
+_QUICK_RUNS = 2
+_QUICK_SPARE_RUNS = 1
+_QUICK_CALLS = 100
+
+
+def main() -> None:
+    """Parse the options, measure and print."""
+    options = _parse_options()
+    started = time.monotonic()
+
+    def say(line: str) -> None:
+        print(f"[{time.monotonic() - started:5.0f} s] {line}", flush=True)
+
+    try:
+        spare = _QUICK_SPARE_RUNS if options.quick else _SPARE_RUNS
+        bench = Bench(build(), choose_cores(), options.seconds, options.runs, spare, say)
+        bench.journal.unlink(missing_ok=True)
+        rows, floor = _measure(bench, options)
+    except BenchError as exc:
+        sys.exit(f"bench: {exc}")
+    except KeyboardInterrupt:
+        sys.exit("bench: stopped")
+    counts = options.seconds >= _SECONDS and options.runs >= _RUNS and not options.quick
+    text = _report(bench, rows, floor, counts)
+    print(f"\n{text}")
+    if counts and not options.only:
+        _RESULTS.write_text(text + "\n")
+        print(f"\nwritten to {_RESULTS}")
+
+
+def _parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.run", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="under 90 s; decides nothing")
+    parser.add_argument("--calls", type=int, default=_QUICK_CALLS, help="at a time, with --quick")
+    parser.add_argument("--seconds", type=float, help="how long a run is measured (60)")
+    parser.add_argument("--runs", type=int, help="counted runs of which the median stands (3)")
+    parser.add_argument(
+        "--only", choices=FIGURES, nargs="+", default=[], help="some of the figures"
+    )
+    options = parser.parse_args()
+    options.seconds = options.seconds or (_QUICK_SECONDS if options.quick else _SECONDS)
+    options.runs = options.runs or (_QUICK_RUNS if options.quick else _RUNS)
+    return options
+
+
+def _measure(bench: Bench, options: argparse.Namespace) -> tuple[list[Row], str]:
+    if options.quick:
+        return measure_quick(bench, options.calls), ""
+    rows: list[Row] = []
+    for name, measure in FIGURES.items():
+        if not options.only or name in options.only:
+            bench.say(f"--- {name}")
+            rows += measure(bench)
+    return rows, _floor_proof(bench)
+
+
+def _floor_proof(bench: Bench) -> str:
+    try:
+        calls = bench.syscalls(Kind.FLOOR, 20, 5)
+    except BenchError as exc:
+        return f"That the floor makes two reads and two writes is not shown: {exc}."
+    return (
+        f"The floor makes {calls.reads:.2f} reads and {calls.writes:.2f} writes per call and 20 ms "
+        "(`strace -c`)."
+    )
+
+
+def _report(bench: Bench, rows: list[Row], floor: str, is_judged: bool) -> str:
+    parts = [
+        "# What a core carries",
+        "\n".join(f"- {line}" for line in describe_machine(bench.cores)),
+        "Slin 8 kHz from and to the caller, 16 kHz to and from an agent that echoes, 20 ms frames. "
+        f"Each run is measured for {bench.seconds:.0f} s after 3 s of warm-up; of {bench.runs} "
+        f"runs the median stands. Thrown away because the generator was late (p99 of 5 ms or "
+        f"more): {bench.thrown_away} runs. {_disturbance(bench)}".strip(),
+        render(rows, is_judged),
+        summarise(rows) if is_judged else "A short form: it decides nothing.",
+        *([floor] if floor else []),
+        _agreement(bench),
+    ]
+    return "\n\n".join(parts)
+
+
+def _disturbance(bench: Bench) -> str:
+    if not bench.others:
+        return ""
+    middle, most = statistics.median(bench.others), max(bench.others)
+    return (
+        f"Other programs took {max(middle, 0):.0%} of the measured core (median; at most "
+        f"{max(most, 0):.0%}): CPU is dearer for it, for all that is measured."
+    )
+
+
+def _agreement(bench: Bench) -> str:
+    if not bench.remarks:
+        return "In all runs mediad's own counters agree with the callers' stamps within 1 %."
+    lines = "\n".join(f"- {line}" for line in bench.remarks)
+    return (
+        f"Runs that are missing, and counters of mediad that are off by more than 1 %:\n\n{lines}"
+    )
+
+
+if __name__ == "__main__":
+    main()
