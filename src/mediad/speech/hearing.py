@@ -131,7 +131,7 @@ class Listener:
 
 def _decode(decoder: Any, pcm: bytes) -> Any:
     """Return the decoder's hypothesis, or None."""
-    decoder.start_stream()  # forgets the noise of the utterance before
+    decoder.reinit_feat()  # forgets what it has learnt of the utterance before
     decoder.start_utt()
     decoder.process_raw(pcm, full_utt=True)
     decoder.end_utt()
