@@ -11,7 +11,7 @@ from bench.process import CACHE, ROOT, BenchError
 from mediad.media import resample
 from mediad.media.resample import filter_bank
 
-__all__ = ["FLAGS", "Programs", "build", "make_certificate"]
+__all__ = ["FLAGS", "Programs", "build", "build_window", "make_certificate"]
 
 FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math")
 """As in mediad/line/_build.py: portable, no -march. The test compares them."""
@@ -46,6 +46,20 @@ def build() -> Programs:
         _compile("load.c", load, ())
         return Programs(load, floor, False)
     return Programs(with_tls, floor, True)
+
+
+def build_window(include: Path) -> Path:
+    """Return the library that lets callgrind count only in the generator's window.
+
+    Args:
+        include: Where valgrind's headers are.
+
+    Raises:
+        BenchError: If they are not there.
+    """
+    library = CACHE / "window.so"
+    _compile("window.c", library, ("-shared", "-fPIC", "-pthread", f"-I{include}"))
+    return library
 
 
 def make_certificate() -> tuple[Path, Path]:

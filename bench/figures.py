@@ -49,11 +49,6 @@ def _at_most(value: float, must: float, aim: float, unit: str) -> tuple[Limit, L
     return Limit(f"≤ {must:g}{unit}", value <= must), Limit(f"≤ {aim:g}{unit}", value <= aim)
 
 
-def _of_cpu(measured: Measured) -> str:
-    kernel = measured.median(lambda run: run.cpu_ms_per_call_s - run.user_ms_per_call_s)
-    return f"{measured.kind}: {kernel:.2f} ms in the kernel, {measured.cpu_ms - kernel:.2f} outside"
-
-
 def _uplink(run: Result) -> float:
     return run.uplink.p99
 
@@ -69,7 +64,7 @@ def _of_core(run: Result) -> float:
 def _cpu_row(floor: Measured, mediad: Measured) -> Row:
     ratio = mediad.cpu_ms / floor.cpu_ms
     must, aim = _at_most(ratio, 1.4, 1.15, " × floor")
-    notes = [_of_cpu(mediad), _of_cpu(floor)]
+    notes = []
     if floor.cpu_ms > MAX_FLOOR_MS:
         notes.append(f"the floor took over {MAX_FLOOR_MS} ms: it is not accepted as one")
         must, aim = Limit(must.text, False), Limit(aim.text, False)

@@ -52,6 +52,7 @@ class Result:
     left_open: int
     cpu_s: float
     cpu_user_s: float
+    """Outside the kernel, as its clock tick found it: wrong for what wakes up by the same clock."""
     cpu_of_core: float
     cpu_ms_per_call_s: float
     rss_before_kib: int
@@ -81,11 +82,6 @@ class Result:
         for name in ("lateness", "uplink", "downlink", "round_trip", "jitter", "first_echo"):
             fields[name] = Durations(**fields.pop(f"{name}_ms"))
         return cls(**fields, disagreements=disagreements)
-
-    @property
-    def user_ms_per_call_s(self) -> float:
-        """CPU per call and second outside the kernel."""
-        return self.cpu_ms_per_call_s * self.cpu_user_s / self.cpu_s if self.cpu_s else 0.0
 
     @property
     def broken(self) -> int:

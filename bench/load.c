@@ -23,7 +23,7 @@
 #define SLACK_NS (20 * NS_PER_S)     /* over its plan; then it gives up */
 
 static const char *mode = "";
-static int wanted_calls = 100, rate = 100, agent_port, pid, core = -1;
+static int wanted_calls = 100, rate = 100, agent_port, pid, core = -1, signals;
 static long total_calls;
 static int64_t seconds_ns = 10 * NS_PER_S, warm_ns = 3 * NS_PER_S, hold_ns = 500 * NS_PER_MS;
 static int64_t grid_ns = NS_PER_MS / 2;
@@ -241,16 +241,24 @@ static void count_tail(void)
             window.lost += (uint64_t)(calls[i].window_end - 1 - calls[i].newest);
 }
 
+static void signal_target(int number)
+{
+    if (signals && pid)
+        kill(pid, number);
+}
+
 static void run_steady(struct usage *before, struct usage *after)
 {
     ramp_up();
     fprintf(stderr, "load: %d of %d calls are up\n", count_up(), wanted_calls);
     run_until(now_ns() + warm_ns);
+    signal_target(SIGUSR1);
     open_window();
     *before = read_usage();
     run_until(before->at + seconds_ns);
     *after = read_usage();
     close_window();
+    signal_target(SIGUSR2);
     run_until(now_ns() + DRAIN_NS);
     count_tail();
     hang_up_all();
@@ -353,7 +361,7 @@ static _Noreturn void usage_error(const char *what)
     fprintf(stderr, "load: %s\n"
             "usage: load calls|setup|local|ws --target HOST:PORT [--agent-port N] [--calls N]\n"
             "            [--seconds S] [--warm S] [--rate N] [--total N] [--hold MS] [--grid US]\n"
-            "            [--filters 0|1] [--no-echo] [--pid PID --core N]\n"
+            "            [--filters 0|1] [--no-echo] [--pid PID [--core N] [--signals]]\n"
             "            [--tls-cert FILE --tls-key FILE]\n", what);
     exit(2);
 }
@@ -375,13 +383,13 @@ static void use_tls(const char *certificate, const char *key)
 static void parse_options(int argc, char **argv)
 {
     enum { TARGET, AGENT_PORT, CALLS, SECONDS, WARM, RATE, TOTAL, HOLD, GRID, FILTERS, NO_ECHO,
-           PID, CORE, TLS_CERT, TLS_KEY };
+           PID, CORE, SIGNALS, TLS_CERT, TLS_KEY };
     static const struct option options[] = {
         {"target", 1, 0, TARGET}, {"agent-port", 1, 0, AGENT_PORT}, {"calls", 1, 0, CALLS},
         {"seconds", 1, 0, SECONDS}, {"warm", 1, 0, WARM}, {"rate", 1, 0, RATE},
         {"total", 1, 0, TOTAL}, {"hold", 1, 0, HOLD}, {"grid", 1, 0, GRID},
         {"filters", 1, 0, FILTERS}, {"no-echo", 0, 0, NO_ECHO}, {"pid", 1, 0, PID},
-        {"core", 1, 0, CORE}, {"tls-cert", 1, 0, TLS_CERT}, {"tls-key", 1, 0, TLS_KEY}, {0}};
+        {"core", 1, 0, CORE}, {"signals", 0, 0, SIGNALS}, {"tls-cert", 1, 0, TLS_CERT}, {"tls-key", 1, 0, TLS_KEY}, {0}};
     const char *certificate = NULL, *key = NULL;
     int option;
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -403,6 +411,7 @@ static void parse_options(int argc, char **argv)
         case NO_ECHO: wants_echo = 0; break;
         case PID: pid = atoi(optarg); break;
         case CORE: core = atoi(optarg); break;
+        case SIGNALS: signals = 1; break; /* SIGUSR1 and SIGUSR2 around the window */
         case TLS_CERT: certificate = optarg; break;
         case TLS_KEY: key = optarg; break;
         default: usage_error("no such option");

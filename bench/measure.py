@@ -5,6 +5,7 @@ import re
 import statistics
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,6 +25,9 @@ _SETTLE_S = 2.0
 _GRID_US = 500
 _FINE_GRID_US = 50  # with few calls the generator has the time for it
 _FEW_CALLS = 10
+_TRACED_CALLS = 40  # strace makes everything slow
+_READS = frozenset(("read", "readv", "recvfrom", "recvmsg"))
+_WRITES = frozenset(("write", "writev", "sendto", "sendmsg"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,7 @@ class Syscalls(NamedTuple):
 
     reads: float
     writes: float
+    others: float
 
 
 @dataclass(slots=True)
@@ -149,29 +154,36 @@ class Bench:
                 self.say(f"{kind}: {sizes[-1]} KiB after {total} calls, {failed} failed")
         return Growth(sizes[0], sizes[1], failed)
 
-    def syscalls(self, kind: Kind, calls: int, seconds: int) -> Syscalls:
-        """Count a program's reads and writes for each frame, with strace.
+    def syscalls(self, kind: Kind) -> Syscalls:
+        """Count what a program asks of the kernel for each frame, with strace: the difference of
+        two runs, so that its start is not in it.
 
         Raises:
-            BenchError: If there is no strace.
+            BenchError: If strace cannot be run.
         """
+        (few, some), (many, more) = (self._trace(kind, seconds) for seconds in (1, 4))
+        counts = {name: (many[name] - few[name]) / (more - some) for name in many}
+        reads = sum(count for name, count in counts.items() if name in _READS)
+        writes = sum(count for name, count in counts.items() if name in _WRITES)
+        return Syscalls(reads, writes, sum(counts.values()) - reads - writes)
+
+    def _trace(self, kind: Kind, seconds: int) -> tuple[Counter[str], float]:
         with tempfile.NamedTemporaryFile("r", suffix=".strace") as table:
             wrapper = ("strace", "-f", "-c", "-o", table.name)
             try:
                 context = running(kind, self.programs, free_port(), self.cores[0], wrapper=wrapper)
                 with context as target:
-                    options = ("--calls", str(calls), "--seconds", str(seconds), "--warm", "1")
+                    options = ("--calls", str(_TRACED_CALLS), "--seconds", str(seconds))
                     result = generate(
                         self.programs, target, self.cores, "calls", *options, seconds=seconds
                     )
             except FileNotFoundError as exc:
                 raise BenchError("there is no strace here") from exc
             lines = re.findall(r"^ *\S+ +\S+ +\S+ +(\d+) .*?(\w+)$", table.read(), re.MULTILINE)
-        counts = {name: int(count) for count, name in lines}
-        reads = sum(counts.get(name, 0) for name in ("read", "recvfrom", "readv", "recvmsg"))
-        writes = sum(counts.get(name, 0) for name in ("write", "sendto", "writev", "sendmsg"))
-        frames = (result.total["sent"] + result.total["agent_sent"]) / 2  # of both directions
-        return Syscalls(reads / frames, writes / frames)
+        if not lines or result.failed:
+            raise BenchError(f"strace shows nothing of {kind}")
+        counts = Counter({name: int(count) for count, name in lines if name != "total"})
+        return counts, (result.total["sent"] + result.total["agent_sent"]) / 2
 
     def _steady_once(self, kind: Kind, calls: int) -> Result:
         secured = make_certificate() if kind is Kind.MEDIAD_TLS else None
