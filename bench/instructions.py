@@ -19,10 +19,9 @@ from bench.targets import Kind, running
 
 __all__ = ["BUDGETS", "count_instructions"]
 
-BUDGETS = {20: 40_000, 80: 24_000}
+BUDGETS = {20: 27_000, 80: 16_000}
 """For a frame to the agent, one back, and what a tick does, by the number of calls, with CPython
-3.11 on x86-64. Measured were 23,800 and 13,700 at most; the room is for a busy machine, where the
-loop wakes more often for a frame. With few calls it is woken for each
+3.11 on x86-64. Measured were 23,800 and 13,700 at most. With few calls the loop is woken for each
 frame. Lower them when mediad gets cheaper.
 """
 
