@@ -3,6 +3,8 @@
 Each setting can also come from the environment, which wins over the file: ``[audiosocket] port`` is
 ``MEDIAD_AUDIOSOCKET__PORT``. Lists and tables are written as JSON there, or a list as words with
 commas between.
+
+A secret may stand in a file of its own, as ``file:/run/secrets/name``: see `Secret`.
 """
 
 import json
@@ -30,13 +32,26 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from mediad.errors import ConfigError
 
-__all__ = ["Ai", "AudioSocket", "Http", "Log", "Settings", "load_settings"]
+__all__ = [
+    "Ai",
+    "AudioSocket",
+    "Cache",
+    "Database",
+    "Http",
+    "Journal",
+    "Log",
+    "Redis",
+    "Settings",
+    "load_settings",
+]
 
 ENV_PREFIX = "MEDIAD_"
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _URL = re.compile(r"[\x21-\x7e]+")
+_SECRET_FILE = "file:"
+_MAX_SECRET_BYTES = 64 * 1024
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Host = Annotated[str, Field(min_length=1)]  # an empty one would bind every interface
@@ -52,9 +67,38 @@ def _words(value: object) -> object:
     return [word.strip() for word in value.split(",") if word.strip()]
 
 
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_words)]
+
+
 def _json(value: object) -> object:
     """Let a table also be written as JSON, for the environment."""
     return json.loads(value) if isinstance(value, str) else value
+
+
+def _read_secret(value: object) -> object:
+    """Let a secret be named by its file."""
+    if not isinstance(value, str) or not value.startswith(_SECRET_FILE):
+        return value
+    path = Path(value.removeprefix(_SECRET_FILE))
+    if not path.is_absolute():
+        raise ValueError(f"{value} is no absolute path, as {_SECRET_FILE}/run/secrets/name")
+    try:
+        if path.stat().st_size > _MAX_SECRET_BYTES:
+            raise ValueError(f"{path} is too large for a secret")
+        secret = path.read_text(encoding="utf-8").rstrip("\r\n")
+    except OSError as exc:
+        raise ValueError(f"{path} cannot be read: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise ValueError(f"{path} is no text") from exc
+    if not secret:
+        raise ValueError(f"{path} is empty")
+    return secret
+
+
+Secret = Annotated[SecretStr, BeforeValidator(_read_secret)]
+"""A setting that nobody may see: masked wherever settings are shown. ``file:/run/secrets/name``
+takes the content of that file, without the line's end.
+"""
 
 
 class _Table(BaseModel):
@@ -68,14 +112,22 @@ class AudioSocket(_Table):
     """Address to bind; 0.0.0.0 for every interface (then set ``allow``)."""
     port: Port = 9092
     """TCP port; 0 takes a free one."""
-    allow: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_words)] = ()
+    allow: Networks = ()
     """Networks that may connect, as ["10.0.0.0/8"]; empty allows all that reach the address."""
+    proxy_protocol: Literal["off", "v2"] = "off"
+    """v2: each connection begins with a balancer's header that tells the caller's address, which
+    ``allow`` and ``max_connects_per_s`` then judge.
+    """
+    proxies: Networks = ()
+    """Networks of the balancers, for ``proxy_protocol``; empty believes all that connect."""
     codec: Literal["auto", "slin", "ulaw", "alaw"] = "auto"
     """What messages of kind 0x10 carry; auto finds out by the byte rate of the first 200 ms."""
     g711: Literal["ulaw", "alaw"] = "ulaw"
     """Which G.711 law auto takes."""
     uuid_timeout_s: Seconds = 5.0
     """Close a connection whose UUID has not come after this long, in seconds."""
+    max_connects_per_s: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = 500.0
+    """Connections a second from one address, after twice as many at once; one more gets 0x00."""
     dead_peer_s: Seconds = 20.0
     """Find a peer that vanished without a word after this long, in seconds (keep-alive,
     TCP_USER_TIMEOUT).
@@ -84,8 +136,20 @@ class AudioSocket(_Table):
     """Calls at once; one more gets 0x00 at once, so that its dialplan goes on."""
     max_call_s: Seconds = 14_400.0
     """Longest call, in seconds; then it is hung up."""
+    drain_timeout_s: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] = 300.0
+    """How long live calls may go on after SIGTERM, in seconds; then they are hung up."""
     playout_max_s: Annotated[float, Field(ge=1, le=600, allow_inf_nan=False)] = 60.0
     """Agent audio held per call, in seconds; what comes beyond it is refused and counted."""
+    playout_max_bytes: Annotated[int, Field(ge=1 << 20)] = 512 << 20
+    """Agent audio held over all calls, in bytes; what comes beyond it is refused and counted."""
+
+    @model_validator(mode="after")
+    def _check_proxies(self) -> Self:
+        if self.proxy_protocol != "off" and self.allow and not self.proxies:
+            raise ValueError(
+                "allow is worth nothing while anybody may say for whom it connects: set proxies"
+            )
+        return self
 
 
 class Http(_Table):
@@ -105,8 +169,8 @@ class Ai(_Table):
     )
     """Where the agent is, ws:// or wss://; {call_id}, {from} and {to} may stand in it. A list names
     stand-ins, tried in order. Empty: agents dial in to ``listen_port``."""
-    headers: Annotated[dict[str, SecretStr], NoDecode, BeforeValidator(_json)] = {}
-    """HTTP headers for the agent, as {Authorization = "Bearer …"}."""
+    headers: Annotated[dict[str, Secret], NoDecode, BeforeValidator(_json)] = {}
+    """HTTP headers for the agent, as {Authorization = "Bearer …"}; each value is a secret."""
     listen_host: Host = "127.0.0.1"
     """Address to bind for agents that dial in."""
     listen_port: Port = 8766
@@ -117,12 +181,17 @@ class Ai(_Table):
     """Give up when no agent can be had after this long, in seconds."""
     reconnect_s: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 30.0
     """How long to try again when the agent is lost within a call, in seconds."""
-    ping_s: Seconds = 5.0
-    """Ping the agent this often, in seconds; twice this without a pong is a lost agent."""
+    ping_s: Seconds = 2.0
+    """Ping the agent this often, in seconds; one that takes longer to answer is slow and gets no
+    audio, one that takes five times as long is lost."""
     unavailable_prompt: Path | None = None
     """WAV file (s16le) the caller hears when no agent can be had; a tone without one."""
     ca_file: Path | None = None
     """PEM file with the certificate authorities for wss://; the system's without one."""
+    client_cert: Path | None = None
+    """PEM file with the certificate that mediad shows over wss:// to an agent that asks for it."""
+    client_key: Path | None = None
+    """PEM file with its key, without a password; it may also stand in ``client_cert``."""
 
     @field_validator("agent_url")
     @classmethod
@@ -141,12 +210,102 @@ class Ai(_Table):
                 raise ValueError(f"the value of {name} has characters that no header may have")
         return headers
 
-    @field_validator("unavailable_prompt", "ca_file")
+    @field_validator("unavailable_prompt", "ca_file", "client_cert", "client_key")
     @classmethod
     def _check_readable(cls, path: Path | None) -> Path | None:
         if path is not None and not (path.is_file() and os.access(path, os.R_OK)):
             raise ValueError(f"{path} cannot be read")
         return path
+
+    @model_validator(mode="after")
+    def _check_client(self) -> Self:
+        if self.client_key is not None and self.client_cert is None:
+            raise ValueError("client_key is the key of a client_cert, and there is none")
+        return self
+
+
+class Database(_Table):
+    """Where calls, transcripts and events are kept."""
+
+    directory: Path | None = None
+    """Directory of the journal and of the embedded database; without one $STATE_DIRECTORY (systemd
+    sets it), $XDG_STATE_HOME/mediad or ~/.local/state/mediad."""
+    url: Secret | None = None
+    """mysql://user:password@host:3306/name for MySQL or MariaDB, sqlite:////path for a file; the
+    embedded SQLite without one."""
+    pool_min: Annotated[int, Field(ge=1, le=1000)] = 10
+    """Connections kept open to MySQL or MariaDB."""
+    pool_max: Annotated[int, Field(ge=1, le=1000)] = 50
+    """Most connections to MySQL or MariaDB."""
+    connect_timeout_s: Seconds = 5.0
+    """Give a connection up after this long, in seconds."""
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            _check_server_url(url.get_secret_value(), ("mysql", "sqlite"))
+        return url
+
+    @model_validator(mode="after")
+    def _check_pool(self) -> Self:
+        if self.pool_min > self.pool_max:
+            raise ValueError(f"pool_min {self.pool_min} is over pool_max {self.pool_max}")
+        return self
+
+    @property
+    def state_directory(self) -> Path:
+        """The directory in force. It need not exist yet."""
+        if self.directory is not None:
+            return self.directory
+        if systemd := os.environ.get("STATE_DIRECTORY"):
+            return Path(systemd.split(":")[0])
+        if xdg := os.environ.get("XDG_STATE_HOME"):
+            return Path(xdg) / "mediad"
+        return Path.home() / ".local/state/mediad"
+
+    @property
+    def journal_file(self) -> Path:
+        """The journal of a mediad with these settings."""
+        return self.state_directory / "journal.db"
+
+
+class Journal(_Table):
+    """The local file in which a call's facts are safe until the database has them."""
+
+    max_bytes: Annotated[int, Field(ge=1 << 20)] = 1 << 30
+    """Facts that may wait for the database, in bytes; more are refused and counted, and /readyz
+    turns red."""
+    fsync: bool = False
+    """Whether a fact is only safe when it would survive a power cut, too (else kill -9 and a
+    crash of mediad)."""
+
+
+class Redis(_Table):
+    """The cache that several processes share."""
+
+    url: Secret | None = None
+    """redis://user:password@host:6379/0 or rediss://; without one the cache is in the process."""
+    timeout_s: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] = 0.5
+    """Do without Redis when it has not answered after this long, in seconds."""
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            _check_server_url(url.get_secret_value(), ("redis", "rediss"))
+        return url
+
+
+class Cache(_Table):
+    """What is kept for a while: copies of rows, a live call's session and history."""
+
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,32}$")] = "mediad"
+    """First part of every key."""
+    environment: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,32}$")] = "prod"
+    """Second part of every key: dev, test, staging or prod; anything else is dev."""
+    max_bytes: Annotated[int, Field(ge=1 << 20)] = 64 << 20
+    """Size of the cache in the process, in bytes; the least recently used goes first."""
 
 
 class Log(_Table):
@@ -154,6 +313,8 @@ class Log(_Table):
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     """The least level written."""
+    format: Literal["console", "json"] = "console"
+    """console: lines for people; json: one object a line."""
 
 
 class Settings(BaseSettings):
@@ -170,6 +331,10 @@ class Settings(BaseSettings):
     audiosocket: AudioSocket = AudioSocket()
     http: Http = Http()
     ai: Ai = Ai()
+    database: Database = Database()
+    journal: Journal = Journal()
+    redis: Redis = Redis()
+    cache: Cache = Cache()
     log: Log = Log()
 
     @model_validator(mode="after")
@@ -266,7 +431,7 @@ def _describe(path: Path | None, error: Mapping[str, Any]) -> str:
 
 
 def _check_agent_url(url: str) -> None:
-    shown = url.rpartition("@")[2]  # without a password
+    shown = url.rpartition("@")[2].partition("?")[0]  # without a password, and without a key
     if not _URL.fullmatch(url):
         raise ValueError(f"{shown!r} has characters that no address may have")
     try:
@@ -284,3 +449,25 @@ def _check_agent_url(url: str) -> None:
         names = {""}
     if not names <= {"call_id", "from", "to"}:
         raise ValueError(f"{shown!r}: only {{call_id}}, {{from}} and {{to}} may stand in it")
+
+
+def _check_server_url(url: str, schemes: tuple[str, ...]) -> None:
+    """Check the address of a server of ours. What is wrong is said without the address: it may
+    hold a password.
+    """
+    wanted = " or ".join(f"{scheme}://" for scheme in schemes)
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as exc:
+        raise ValueError("no address: its port or its brackets are wrong") from exc
+    if parts.scheme not in schemes:
+        raise ValueError(f"no {wanted} address")
+    if parts.scheme == "sqlite":
+        if parts.netloc or len(parts.path) < 2:
+            raise ValueError("sqlite:// takes a path, as sqlite:////var/lib/mediad/mediad.db")
+        return
+    if not parts.hostname or port == 0:
+        raise ValueError(f"no {wanted} address: it needs a host")
+    if parts.scheme == "mysql" and len(parts.path) < 2:
+        raise ValueError("no name of a database: mysql://user:password@host:3306/mediad")

@@ -1,26 +1,36 @@
-"""What an event is. Durable ones are numbered per customer; live ones (interim text, speaking) are
-not.
+"""What an event is. A fact is told twice under one id: at once, live, and again with its number
+when the database has it (durable). All else is live only.
 """
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
 
-__all__ = ["DEFAULT_CUSTOMER", "DURABLE_TYPES", "Event", "new_event_id"]
+__all__ = ["DEFAULT_CUSTOMER", "FACTS", "Event", "new_event_id"]
 
 DEFAULT_CUSTOMER = "default"
 
-DURABLE_TYPES = frozenset(
-    ("call_created", "call_updated", "call_hungup", "dtmf_received", "transcript_created")
+FACTS = frozenset(
+    (
+        "call_created",
+        "call_updated",
+        "call_hungup",
+        "dtmf_received",
+        "transcribe_started",
+        "transcript_created",
+        "transcribe_done",
+        "recording_started",
+        "recording_finished",
+    )
 )
-"""Types that are facts worth keeping; all others are live: dropped first and never numbered."""
+"""Types that are kept: they go to the journal, and from there to the database."""
 
 
 def new_event_id() -> str:
-    """Return an id for an event; a live event passes it on to the durable one that follows."""
-    return str(uuid4())
+    """Return an id for an event; interim words pass it on to the final ones."""
+    return str(uuid.uuid4())
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +49,11 @@ class Event:
     """Rises by one per customer and durable event; None for live ones."""
 
     @property
-    def durable(self) -> bool:
-        """Whether the event is kept and numbered."""
-        return self.type in DURABLE_TYPES
+    def is_fact(self) -> bool:
+        """Whether the event is one that is kept."""
+        return self.type in FACTS
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether the database has it."""
+        return self.sequence is not None

@@ -1,6 +1,7 @@
-"""The bus: numbers, order, and what happens to a subscriber that does not read."""
+"""The bus: who gets what, order, threads, and what happens to a subscriber that does not read."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 
 import pytest
@@ -24,8 +25,12 @@ def live(offset_s: float = 0.0) -> Event:
     return Event("speaking", "call-1", offset_s)
 
 
-def durable(offset_s: float = 0.0, customer_id: str = "default") -> Event:
-    return Event("dtmf_received", "call-1", offset_s, customer_id=customer_id)
+def fact(offset_s: float = 0.0) -> Event:
+    return Event("dtmf_received", "call-1", offset_s)
+
+
+def durable(sequence: int = 1) -> Event:
+    return Event("dtmf_received", "call-1", 0.0, sequence=sequence)
 
 
 async def take(subscription: Subscription, count: int) -> list[Event]:
@@ -48,32 +53,72 @@ def dropped(metrics: Metrics) -> float | None:
     return metrics.registry.get_sample_value("mediad_events_dropped_total")
 
 
-def test_durable_events_are_numbered_per_customer(bus: Bus) -> None:
-    customers = ("a", "a", "b", "a")
-    assert [bus.publish(durable(customer_id=c)).sequence for c in customers] == [1, 2, 1, 3]
+def test_facts_are_given_to_be_kept_and_nothing_else(metrics: Metrics) -> None:
+    kept: list[Event] = []
+
+    def keep(event: Event) -> bool:
+        kept.append(event)
+        return True
+
+    bus = Bus(metrics, keep)
+    published = [live(), fact(), live(1.0), fact(1.0)]
+    for event in published:
+        bus.publish(event)
+    assert kept == [published[1], published[3]]
 
 
-def test_live_events_have_no_number_and_take_none(bus: Bus) -> None:
-    assert bus.publish(live()).sequence is None
-    assert bus.publish(durable()).sequence == 1
-
-
-def test_published_event_keeps_its_id(bus: Bus) -> None:
-    event = durable()
-    assert bus.publish(event).event_id == event.event_id
+async def test_a_fact_that_cannot_be_kept_is_still_told(metrics: Metrics) -> None:
+    bus = Bus(metrics, lambda _: False)
+    with bus.subscribe() as subscription:
+        bus.publish(event := fact())
+        assert await take(subscription, 1) == [event]
 
 
 async def test_every_subscriber_gets_every_event_in_order(bus: Bus) -> None:
+    published = [live(0.0), fact(1.0), live(2.0)]
     with bus.subscribe() as first, bus.subscribe() as second:
-        published = [bus.publish(make(at)) for at, make in enumerate((live, durable, live))]
+        for event in published:
+            bus.publish(event)
         assert await take(first, 3) == await take(second, 3) == published
+
+
+async def test_each_subscriber_gets_the_kind_it_asked_for(bus: Bus) -> None:
+    at_once, later = fact(), durable(7)
+    with (
+        bus.subscribe() as of_live,
+        bus.subscribe(live=False, durable=True) as of_durable,
+        bus.subscribe(durable=True) as of_both,
+    ):
+        bus.publish(at_once)
+        bus.announce(later)
+        bus.publish(end := live(9.0))
+        bus.announce(last := durable(8))
+        assert await take(of_live, 2) == [at_once, end]
+        assert await take(of_durable, 2) == [later, last]
+        assert await take(of_both, 4) == [at_once, later, end, last]
+
+
+async def test_events_of_another_thread_come_in_order_and_wake_the_reader(bus: Bus) -> None:
+    with bus.subscribe() as subscription:
+        reading = asyncio.ensure_future(take(subscription, 500))
+        await asyncio.sleep(0)
+        events = [live(float(at)) for at in range(500)]
+
+        def publish() -> None:
+            for event in events:
+                bus.publish(event)
+
+        thread = threading.Thread(target=publish)
+        thread.start()
+        assert await reading == events
+        thread.join()
 
 
 async def test_waiting_subscriber_wakes_up(bus: Bus) -> None:
     with bus.subscribe() as subscription:
         waiting = asyncio.ensure_future(take(subscription, 1))
         await asyncio.sleep(0)
-        event = bus.publish(live())
+        bus.publish(event := live())
         assert await waiting == [event]
 
 
@@ -85,13 +130,15 @@ async def test_nothing_comes_from_before_or_after_the_block(bus: Bus) -> None:
     assert [event.offset_s for event in await take(subscription, 1)] == [2.0]
 
 
-async def test_full_subscriber_loses_live_events_but_no_facts(bus: Bus, metrics: Metrics) -> None:
-    with bus.subscribe() as subscription:
+async def test_full_subscriber_loses_live_events_but_no_durable_ones(
+    bus: Bus, metrics: Metrics
+) -> None:
+    with bus.subscribe(durable=True) as subscription:
         for _ in range(MAX_LIVE + 5):
             bus.publish(live())
-        bus.publish(durable())
+        bus.announce(durable())
         taken = await take(subscription, MAX_LIVE + 1)
-    assert [event.durable for event in taken] == [False] * MAX_LIVE + [True]
+    assert [event.is_durable for event in taken] == [False] * MAX_LIVE + [True]
     assert dropped(metrics) == 5
 
 
@@ -103,10 +150,10 @@ async def test_slow_subscriber_does_not_hold_up_another(bus: Bus) -> None:
             assert len(await take(reader, MAX_LIVE)) == MAX_LIVE
 
 
-async def test_subscriber_that_would_miss_a_fact_is_cut_off(bus: Bus, metrics: Metrics) -> None:
-    with bus.subscribe() as subscription:
-        for _ in range(MAX_DURABLE + 2):
-            bus.publish(durable())
+async def test_subscriber_that_would_miss_a_number_is_cut_off(bus: Bus, metrics: Metrics) -> None:
+    with bus.subscribe(durable=True) as subscription:
+        for sequence in range(1, MAX_DURABLE + 3):
+            bus.announce(durable(sequence))
         assert subscription.cut_off
         taken = await rest(subscription)
     assert [event.sequence for event in taken] == list(range(1, MAX_DURABLE + 1))
@@ -114,7 +161,7 @@ async def test_subscriber_that_would_miss_a_fact_is_cut_off(bus: Bus, metrics: M
 
 
 async def test_cut_off_wakes_a_waiting_subscriber() -> None:
-    subscription = Subscription()
+    subscription = Subscription(live=True, durable=True)
     waiting: AsyncIterator[Event] = subscription.__aiter__()
     first = asyncio.ensure_future(anext(waiting, None))
     await asyncio.sleep(0)
@@ -125,8 +172,9 @@ async def test_cut_off_wakes_a_waiting_subscriber() -> None:
 
 
 def test_events_are_counted_by_type(bus: Bus, metrics: Metrics) -> None:
-    for event in (live(), durable(), live()):
+    for event in (live(), fact(), live()):
         bus.publish(event)
+    bus.announce(durable())
     count = metrics.registry.get_sample_value
     assert count("mediad_events_total", {"type": "speaking"}) == 2
     assert count("mediad_events_total", {"type": "dtmf_received"}) == 1
