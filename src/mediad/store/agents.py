@@ -1,0 +1,176 @@
+"""Agents: how the AI behind a number speaks and behaves."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from mediad.store import rows
+from mediad.store.pages import DEFAULT_LIMIT, Page
+from mediad.store.rows import Fields, Row
+from mediad.store.tables import agents
+
+__all__ = [
+    "Agent",
+    "AgentConfig",
+    "AgentFields",
+    "create",
+    "delete",
+    "get",
+    "list_agents",
+    "merge_config",
+    "update",
+]
+
+Object = dict[str, JsonValue]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Voice(_Part):
+    """Which voice speaks."""
+
+    provider: Literal["openai", "elevenlabs", "cartesia"]
+    voice_id: Annotated[str, Field(min_length=1, max_length=255)]
+    model: Annotated[str, Field(max_length=255)] | None = None
+    settings: Object = {}
+    """What only this provider knows."""
+
+
+class Llm(_Part):
+    """Which language model thinks."""
+
+    model: Literal["gpt-4", "gpt-3.5-turbo", "gpt-4-turbo"]
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
+    max_tokens: Annotated[int, Field(ge=1, le=100_000)] = 500
+
+
+class Interruption(_Part):
+    """What happens when the caller speaks while the agent does."""
+
+    allowed: bool = True
+
+
+class TurnTaking(_Part):
+    """Who speaks when."""
+
+    user_start_first: bool = False
+    response_delay_ms: Annotated[int, Field(ge=0, le=10_000)] = 500
+    """From the caller's last word to the agent's first, at least."""
+    interruption: Interruption = Interruption()
+
+
+class AgentConfig(_Part):
+    """How an agent speaks and behaves. Without a voice or a model it has its own."""
+
+    prompt: Annotated[str, Field(min_length=10, max_length=5000)]
+    language: Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Z]{2})?$")] = "en-US"
+    """ISO 639, with the ISO 3166 country."""
+    voice: Voice | None = None
+    llm: Llm | None = None
+    first_message: Annotated[str, Field(max_length=5000)] | None = None
+    session_timeout_s: Annotated[int, Field(ge=1, le=86_400)] = 300
+    """Longest call, in seconds."""
+    flow: TurnTaking = TurnTaking()
+
+
+class AgentFields(Fields):
+    """What a person says of an agent."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    detail: Annotated[str, Field(max_length=10_000)] = ""
+    status: Literal["active", "inactive"] = "active"
+    config: AgentConfig
+
+
+class Agent(Row):
+    """An agent."""
+
+    customer_id: str
+    name: str
+    detail: str
+    status: str
+    config: Object
+    """An `AgentConfig`; as JSON, so that what a newer mediad put there is not lost."""
+    total_calls: int = 0
+    completed_calls: int = 0
+    total_duration_ms: int = 0
+
+    @property
+    def average_duration_s(self) -> float:
+        """How long its calls last, in seconds."""
+        return self.total_duration_ms / 1000 / self.total_calls if self.total_calls else 0.0
+
+    @property
+    def success_rate(self) -> float:
+        """How many of its calls were completed, from 0 to 1."""
+        return self.completed_calls / self.total_calls if self.total_calls else 0.0
+
+
+def merge_config(config: Mapping[str, JsonValue], override: Mapping[str, JsonValue]) -> Object:
+    """Return a config with a number's own over it: objects are merged, all else is replaced."""
+    merged = dict(config)
+    for name, value in override.items():
+        below = merged.get(name)
+        if isinstance(value, dict) and isinstance(below, dict):
+            value = merge_config(below, value)
+        merged[name] = value
+    return merged
+
+
+async def create(
+    connection: AsyncConnection, customer_id: str, fields: AgentFields, actor_id: str | None
+) -> Agent:
+    """Insert an agent and return it."""
+    return await rows.add(connection, agents, Agent, customer_id, fields, actor_id)
+
+
+async def get(connection: AsyncConnection, customer_id: str, agent_id: str) -> Agent | None:
+    """Return one of the customer's agents."""
+    return await rows.find(connection, agents, Agent, customer_id, agent_id)
+
+
+async def list_agents(
+    connection: AsyncConnection,
+    customer_id: str,
+    *,
+    status: str | None = None,
+    token: str | None = None,
+    limit: int = DEFAULT_LIMIT,
+) -> Page[Agent]:
+    """List the customer's agents, newest first.
+
+    Raises:
+        ValueError: If the token or the limit is wrong.
+    """
+    conditions = [] if status is None else [agents.c.status == status]
+    return await rows.list_rows(
+        connection, agents, Agent, customer_id, *conditions, token=token, limit=limit
+    )
+
+
+async def update(
+    connection: AsyncConnection,
+    customer_id: str,
+    agent_id: str,
+    changes: Mapping[str, object],
+    actor_id: str | None,
+) -> Agent | None:
+    """Change an agent's `AgentFields` and return it. Calls that it is on keep what they began with.
+
+    Raises:
+        ValueError: If a change is wrong.
+    """
+    return await rows.change(
+        connection, agents, Agent, customer_id, agent_id, AgentFields, changes, actor_id
+    )
+
+
+async def delete(
+    connection: AsyncConnection, customer_id: str, agent_id: str, actor_id: str | None
+) -> Agent | None:
+    """Delete an agent and return it."""
+    return await rows.remove(connection, agents, Agent, customer_id, agent_id, actor_id)

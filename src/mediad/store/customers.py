@@ -1,0 +1,70 @@
+"""Customers: everything else belongs to one. Its own id is what the other tables call
+``customer_id``.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import Field
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from mediad.store import rows
+from mediad.store.rows import Fields, Row
+from mediad.store.tables import customers
+from mediad.store.types import new_id
+
+__all__ = ["Customer", "CustomerFields", "create", "delete", "get", "update"]
+
+
+class CustomerFields(Fields):
+    """What a person says of a customer."""
+
+    name: Annotated[str, Field(min_length=1, max_length=255)]
+    detail: Annotated[str, Field(max_length=10_000)] = ""
+    status: Literal["active", "inactive"] = "active"
+
+
+class Customer(Row):
+    """A customer."""
+
+    name: str
+    detail: str
+    status: str
+    total_calls: int = 0
+    """All calls that it ever had."""
+
+
+async def create(
+    connection: AsyncConnection, fields: CustomerFields, actor_id: str | None
+) -> Customer:
+    """Insert a customer and return it."""
+    return await rows.add(connection, customers, Customer, new_id(), fields, actor_id)
+
+
+async def get(connection: AsyncConnection, customer_id: str) -> Customer | None:
+    """Return a customer."""
+    return await rows.find(connection, customers, Customer, customer_id, customer_id)
+
+
+async def update(
+    connection: AsyncConnection,
+    customer_id: str,
+    changes: Mapping[str, object],
+    actor_id: str | None,
+) -> Customer | None:
+    """Change a customer's `CustomerFields` and return it.
+
+    Raises:
+        ValueError: If a change is wrong.
+    """
+    return await rows.change(
+        *(connection, customers, Customer, customer_id, customer_id),
+        *(CustomerFields, changes, actor_id),
+    )
+
+
+async def delete(
+    connection: AsyncConnection, customer_id: str, actor_id: str | None
+) -> Customer | None:
+    """Delete a customer and return it. What belongs to it stays."""
+    return await rows.remove(connection, customers, Customer, customer_id, customer_id, actor_id)

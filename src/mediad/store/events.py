@@ -1,0 +1,125 @@
+"""Durable events: kept under a number that rises by one per customer, for readers that resume.
+
+A number is taken under the lock of the customer's row in event_sequences, which is held until the
+transaction ends: so when a number is visible, all smaller ones are. (An AUTO_INCREMENT is given out
+before the commit; a reader that resumes after the highest number it saw misses the ones that commit
+late.)
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Select, insert, select, update
+from sqlalchemy.dialects import mysql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from mediad.bus.events import Event
+from mediad.store.tables import event_sequences, events
+
+__all__ = ["after", "append"]
+
+_MICROSECONDS = 1_000_000
+
+
+async def append(connection: AsyncConnection, facts: Sequence[Event]) -> list[Event]:
+    """Insert events in their order, and return them with their numbers. Those that are there
+    already are left out.
+
+    Do it last in a transaction: until its end nobody else can append for the same customers.
+    """
+    if not facts:
+        return []
+    last = await _lock(connection, sorted({fact.customer_id for fact in facts}))
+    # Only now: whoever had the lock before may have inserted some of them.
+    known = await _known(connection, [fact.event_id for fact in facts])
+    new = {fact.event_id: fact for fact in facts if fact.event_id not in known}.values()
+    numbered = []
+    for fact in new:
+        last[fact.customer_id] += 1
+        numbered.append(replace(fact, sequence=last[fact.customer_id]))
+    for customer_id in sorted({event.customer_id for event in numbered}):
+        await connection.execute(
+            update(event_sequences)
+            .where(event_sequences.c.customer_id == customer_id)
+            .values(last=last[customer_id])
+        )
+    if numbered:
+        await connection.execute(insert(events), [_row(event) for event in numbered])
+    return numbered
+
+
+async def after(
+    connection: AsyncConnection, customer_id: str, sequence: int, limit: int
+) -> list[Event]:
+    """Return the customer's events after a number, in order."""
+    query = after_query(customer_id, sequence, limit)
+    return [_event(row) for row in (await connection.execute(query)).mappings()]
+
+
+def after_query(customer_id: str, sequence: int, limit: int) -> Select[Any]:
+    """Return the query of `after`."""
+    return (
+        select(*events.c)
+        .where(events.c.customer_id == customer_id, events.c.sequence > sequence)
+        .order_by(events.c.sequence)
+        .limit(limit)
+    )
+
+
+async def _lock(connection: AsyncConnection, customer_ids: list[str]) -> dict[str, int]:
+    """Lock the customers' numbers, in the order that all use; return the last that was given."""
+    table = event_sequences.c
+    query = (
+        select(table.customer_id, table.last)
+        .where(table.customer_id.in_(customer_ids))
+        .order_by(table.customer_id)
+        .with_for_update()
+    )
+    last = {row.customer_id: row.last for row in await connection.execute(query)}
+    if missing := [customer_id for customer_id in customer_ids if customer_id not in last]:
+        await connection.execute(
+            _insert_missing(connection.dialect.name),
+            [{"customer_id": customer_id, "last": 0} for customer_id in missing],
+        )
+        last = {row.customer_id: row.last for row in await connection.execute(query)}
+    return last
+
+
+def _insert_missing(dialect: str) -> Any:
+    """Return an insert that does nothing where somebody else was quicker."""
+    if dialect == "sqlite":
+        return sqlite.insert(event_sequences).on_conflict_do_nothing()
+    statement = mysql.insert(event_sequences)
+    return statement.on_duplicate_key_update(last=event_sequences.c.last)
+
+
+async def _known(connection: AsyncConnection, ids: list[str]) -> set[str]:
+    query = select(events.c.id).where(events.c.id.in_(ids))
+    return set((await connection.execute(query)).scalars())
+
+
+def _row(event: Event) -> dict[str, Any]:
+    return {
+        "id": event.event_id,
+        "customer_id": event.customer_id,
+        "sequence": event.sequence,
+        "type": event.type,
+        "call_id": event.call_id,
+        "offset_us": round(event.offset_s * _MICROSECONDS),
+        "data": dict(event.data),
+        "tm_create": event.timestamp,
+    }
+
+
+def _event(row: Mapping[Any, Any]) -> Event:
+    return Event(
+        type=row["type"],
+        call_id=row["call_id"],
+        offset_s=row["offset_us"] / _MICROSECONDS,
+        data=row["data"],
+        event_id=row["id"],
+        customer_id=row["customer_id"],
+        timestamp=row["tm_create"],
+        sequence=row["sequence"],
+    )

@@ -1,0 +1,86 @@
+"""Flows: what a call does, action by action. What an action means is not known here."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from mediad.store import rows
+from mediad.store.pages import DEFAULT_LIMIT, Page
+from mediad.store.rows import Fields, Row
+from mediad.store.tables import flows
+
+__all__ = ["Flow", "FlowFields", "create", "delete", "get", "list_flows", "update"]
+
+Action = dict[str, JsonValue]
+
+
+class FlowFields(Fields):
+    """What a person says of a flow."""
+
+    name: Annotated[str, Field(min_length=1, max_length=255)]
+    detail: Annotated[str, Field(max_length=10_000)] = ""
+    status: Literal["active", "inactive"] = "active"
+    actions: Annotated[list[Action], Field(max_length=1000)]
+
+
+class Flow(Row):
+    """A flow."""
+
+    customer_id: str
+    name: str
+    detail: str
+    status: str
+    actions: list[Action]
+
+
+async def create(
+    connection: AsyncConnection, customer_id: str, fields: FlowFields, actor_id: str | None
+) -> Flow:
+    """Insert a flow and return it."""
+    return await rows.add(connection, flows, Flow, customer_id, fields, actor_id)
+
+
+async def get(connection: AsyncConnection, customer_id: str, flow_id: str) -> Flow | None:
+    """Return one of the customer's flows."""
+    return await rows.find(connection, flows, Flow, customer_id, flow_id)
+
+
+async def list_flows(
+    connection: AsyncConnection,
+    customer_id: str,
+    *,
+    token: str | None = None,
+    limit: int = DEFAULT_LIMIT,
+) -> Page[Flow]:
+    """List the customer's flows, newest first.
+
+    Raises:
+        ValueError: If the token or the limit is wrong.
+    """
+    return await rows.list_rows(connection, flows, Flow, customer_id, token=token, limit=limit)
+
+
+async def update(
+    connection: AsyncConnection,
+    customer_id: str,
+    flow_id: str,
+    changes: Mapping[str, object],
+    actor_id: str | None,
+) -> Flow | None:
+    """Change a flow's `FlowFields` and return it.
+
+    Raises:
+        ValueError: If a change is wrong.
+    """
+    return await rows.change(
+        connection, flows, Flow, customer_id, flow_id, FlowFields, changes, actor_id
+    )
+
+
+async def delete(
+    connection: AsyncConnection, customer_id: str, flow_id: str, actor_id: str | None
+) -> Flow | None:
+    """Delete a flow and return it."""
+    return await rows.remove(connection, flows, Flow, customer_id, flow_id, actor_id)

@@ -1,0 +1,181 @@
+"""What the tables of things that change have in common: rows are found within one customer, deleted
+by their ``tm_delete``, and no change is without its entry in the audit log.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import ColumnElement, Select, Table, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from mediad.store import audit
+from mediad.store.pages import Page, Position, newest_first, page_of
+from mediad.store.types import NEVER, new_id, utc_now
+
+__all__ = ["Fields", "Row", "add", "change", "find", "list_rows", "remove", "select_rows"]
+
+
+class Row(BaseModel):
+    """A row. What a newer mediad added to it is left out."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    tm_create: datetime
+    tm_update: datetime
+    tm_delete: datetime
+    """9999-01-01 while it is not deleted."""
+
+
+class Fields(BaseModel):
+    """What a person may set of a row, with the rules for it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+R = TypeVar("R", bound=Row)
+
+
+def select_rows(table: Table, model: type[R], customer_id: str) -> Select[Any]:
+    """Return a query of a customer's rows that are not deleted, with the model's columns."""
+    columns = [table.c[name] for name in model.model_fields]
+    query = select(*columns).where(_owner(table) == customer_id, table.c.tm_delete == NEVER)
+    # MariaDB likes to go through everybody's rows in the order that a list wants, and finds a small
+    # customer's late.
+    return query.with_hint(table, f"IGNORE INDEX (idx_{table.name}_tm_create)", "mysql")
+
+
+async def find(
+    connection: AsyncConnection, table: Table, model: type[R], customer_id: str, id: str
+) -> R | None:
+    """Return a row; None if the customer has none of this id."""
+    query = select_rows(table, model, customer_id).where(table.c.id == id)
+    return await _one(connection, query, model)
+
+
+async def list_rows(
+    connection: AsyncConnection,
+    table: Table,
+    model: type[R],
+    customer_id: str,
+    *conditions: ColumnElement[bool],
+    token: str | None,
+    limit: int,
+) -> Page[R]:
+    """List a customer's rows, newest first.
+
+    Raises:
+        ValueError: If the token or the limit is wrong.
+    """
+    query = select_rows(table, model, customer_id).where(*conditions)
+    query = newest_first(query, table.c.tm_create, table.c.id, token, limit)
+    result = await connection.execute(query)
+    rows = [model.model_validate(dict(row)) for row in result.mappings()]
+    return page_of(rows, limit, lambda row: Position.at(row.tm_create, row.id))
+
+
+async def add(
+    connection: AsyncConnection,
+    table: Table,
+    model: type[R],
+    customer_id: str,
+    fields: Fields,
+    actor_id: str | None,
+) -> R:
+    """Insert a row and return it."""
+    now = utc_now()
+    ids = {"id": new_id(), _owner(table).name: customer_id}  # the second may be the first
+    times = {"tm_create": now, "tm_update": now, "tm_delete": NEVER}
+    row = model.model_validate({**fields.model_dump(mode="json"), **ids, **times})
+    await connection.execute(insert(table), row.model_dump())
+    await _record(connection, table, customer_id, row.id, "create", actor_id, None)
+    return row
+
+
+async def change(
+    connection: AsyncConnection,
+    table: Table,
+    model: type[R],
+    customer_id: str,
+    id: str,
+    fields: type[Fields],
+    changes: Mapping[str, object],
+    actor_id: str | None,
+) -> R | None:
+    """Change a row and return it as it is now; None if the customer has none of this id.
+
+    Raises:
+        ValueError: If the row may not be like that.
+    """
+
+    def values(before: R) -> dict[str, Any]:
+        now = before.model_dump(include=set(fields.model_fields))
+        return fields.model_validate({**now, **changes}).model_dump(
+            mode="json", include=set(changes)
+        )
+
+    return await _update(connection, table, model, customer_id, id, values, "update", actor_id)
+
+
+async def remove(
+    connection: AsyncConnection,
+    table: Table,
+    model: type[R],
+    customer_id: str,
+    id: str,
+    actor_id: str | None,
+) -> R | None:
+    """Delete a row and return it; None if the customer has none of this id."""
+
+    def values(_: R) -> dict[str, Any]:
+        return {"tm_delete": utc_now()}
+
+    return await _update(connection, table, model, customer_id, id, values, "delete", actor_id)
+
+
+async def _update(
+    connection: AsyncConnection,
+    table: Table,
+    model: type[R],
+    customer_id: str,
+    id: str,
+    values: Callable[[R], dict[str, Any]],
+    action: str,
+    actor_id: str | None,
+) -> R | None:
+    query = select_rows(table, model, customer_id).where(table.c.id == id).with_for_update()
+    before = await _one(connection, query, model)
+    if before is None:
+        return None
+    changed = values(before) | {"tm_update": utc_now()}
+    after = model.model_validate(before.model_dump() | changed)
+    where = (_owner(table) == customer_id, table.c.id == id)
+    await connection.execute(update(table).where(*where).values(changed))
+    await _record(connection, table, customer_id, id, action, actor_id, before)
+    return after
+
+
+async def _one(connection: AsyncConnection, query: Select[Any], model: type[R]) -> R | None:
+    row = (await connection.execute(query)).mappings().one_or_none()
+    return None if row is None else model.model_validate(dict(row))
+
+
+async def _record(
+    connection: AsyncConnection,
+    table: Table,
+    customer_id: str,
+    id: str,
+    action: str,
+    actor_id: str | None,
+    before: Row | None,
+) -> None:
+    state = None if before is None else before.model_dump(mode="json")
+    type_ = table.name.removesuffix("s")
+    await audit.record(connection, [audit.Entry(customer_id, action, type_, id, actor_id, state)])
+
+
+def _owner(table: Table) -> ColumnElement[str]:
+    """Return the column with the customer: of customers, the row itself."""
+    return table.c.customer_id if "customer_id" in table.c else table.c.id

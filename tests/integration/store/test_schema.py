@@ -1,0 +1,255 @@
+"""The tables that migrations make, and what is said when they are not those of this version."""
+
+import asyncio
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from click.testing import CliRunner, Result
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from mediad import config
+from mediad.errors import ConfigError, SchemaError
+from mediad.metrics import Metrics
+from mediad.store import schema
+from mediad.store.database import Database
+from mediad.store.engine import make_engine
+from mediad.store.migrate_command import migrate
+from mediad.store.tables import TABLES, metadata
+from tests.mariadb import MariaDb
+
+SECOND = '''"""Give agents a colour."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    op.add_column("agents", sa.Column("colour", sa.String(20)))
+'''
+
+
+@asynccontextmanager
+async def connected(settings: config.Database) -> AsyncIterator[AsyncConnection]:
+    engine = make_engine(settings)
+    try:
+        async with engine.connect() as connection:
+            yield connection
+    finally:
+        await engine.dispose()
+
+
+async def execute(settings: config.Database, statement: str) -> list[tuple[object, ...]]:
+    async with connected(settings) as connection:
+        result = await connection.execute(text(statement))
+        return [tuple(row) for row in result] if result.returns_rows else []
+
+
+async def open_and_close(settings: config.Database) -> None:
+    database = Database(settings, Metrics())
+    try:
+        await database.open()
+    finally:
+        await database.close()
+
+
+@pytest.fixture
+def newer_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A mediad that has a second migration."""
+    directory = tmp_path / "migrations"
+    shutil.copytree(schema._DIRECTORY, directory)
+    (directory / "versions" / "0002_colour.py").write_text(SECOND)
+    monkeypatch.setattr(schema, "_DIRECTORY", directory)
+
+
+@pytest.fixture(params=["sqlite", "mariadb"])
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> config.Database:
+    """A database without any tables."""
+    if request.param == "sqlite":
+        return config.Database.model_validate({"url": f"sqlite:///{tmp_path}/other.db"})
+    server: MariaDb = request.getfixturevalue("mariadb")
+    return config.Database.model_validate({"url": server.new_database()})
+
+
+async def test_migrations_make_the_tables_that_the_code_knows(settings: config.Database) -> None:
+    def compare(connection: Connection) -> list[object]:
+        options = {"compare_type": True, "compare_server_default": True}
+        return list(
+            compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
+        )
+
+    async with connected(settings) as connection:
+        assert await connection.run_sync(compare) == []
+
+
+async def test_tables_of_mariadb_are_innodb_and_hold_emoji(mariadb_url: str) -> None:
+    settings = config.Database.model_validate({"url": mariadb_url})
+    rows = await execute(
+        settings,
+        "SELECT table_name, engine, table_collation FROM information_schema.tables "
+        "WHERE table_schema = DATABASE() AND table_name <> 'alembic_version'",
+    )
+    assert sorted(rows) == sorted((table.name, "InnoDB", "utf8mb4_bin") for table in TABLES)
+
+
+async def test_the_default_customer_is_there(settings: config.Database) -> None:
+    rows = await execute(settings, "SELECT id, status, total_calls FROM customers")
+    assert rows == [("default", "active", 0)]
+
+
+# Other versions
+
+
+async def test_a_database_without_tables(empty: config.Database) -> None:
+    with pytest.raises(SchemaError, match=r"no tables of mediad; run `mediad migrate`"):
+        await open_and_close(empty)
+
+
+async def test_a_database_that_is_newer(settings: config.Database) -> None:
+    await execute(settings, "UPDATE alembic_version SET version_num = '9999'")
+    try:
+        with pytest.raises(SchemaError, match=r"version 9999, which is newer .* `mediad migrate`"):
+            await open_and_close(settings)
+    finally:
+        await execute(settings, "UPDATE alembic_version SET version_num = '0001'")
+
+
+@pytest.mark.usefixtures("newer_code")
+async def test_a_server_that_is_older(mariadb_url: str) -> None:
+    settings = config.Database.model_validate({"url": mariadb_url})
+    with pytest.raises(SchemaError, match=r"version 0001, .* needs 0002; run `mediad migrate`"):
+        await open_and_close(settings)
+
+
+async def test_the_embedded_database_migrates_itself(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    settings = config.Database(directory=tmp_path)
+    await open_and_close(settings)
+    assert await execute(settings, "SELECT version_num FROM alembic_version") == [("0001",)]
+    request.getfixturevalue("newer_code")
+    await open_and_close(settings)
+    assert await execute(settings, "SELECT version_num FROM alembic_version") == [("0002",)]
+    assert await execute(settings, "SELECT colour FROM agents") == []
+
+
+async def test_an_embedded_migration_that_fails_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, newer_code: None
+) -> None:
+    (schema._DIRECTORY / "versions" / "0003.py").write_text(
+        SECOND.replace("0002", "0003").replace("0001", "0002")  # the same column again
+    )
+    settings = config.Database(directory=tmp_path)
+    with pytest.raises(Exception, match="duplicate column name"):
+        await open_and_close(settings)
+    assert await execute(settings, "SELECT name FROM sqlite_master") == []
+
+
+def test_processes_that_start_at_once_on_a_new_file(tmp_path: Path) -> None:
+    code = (
+        "import asyncio, sys; from pathlib import Path; from mediad import config;"
+        "from mediad.metrics import Metrics; from mediad.store.database import Database;"
+        "asyncio.run(Database(config.Database(directory=Path(sys.argv[1])), Metrics()).open())"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(3)]
+    for process in processes:
+        _, errors = process.communicate(timeout=30)
+        assert process.returncode == 0, errors.decode()
+
+
+# mediad migrate
+
+
+def run(settings: config.Database, *arguments: str) -> Result:
+    assert settings.url is not None
+    environment = {"MEDIAD_DATABASE__URL": settings.url.get_secret_value()}
+    return CliRunner().invoke(migrate, arguments, env=environment)
+
+
+def test_migrate_makes_the_tables_and_says_so(empty: config.Database) -> None:
+    checked = run(empty, "--check")
+    assert checked.exit_code == 1
+    assert "no tables of mediad; run `mediad migrate`" in checked.output
+    first = run(empty)
+    assert first.exit_code == 0, first.output
+    assert "version none, 0001 is needed\n0001 Make the first tables" in first.output
+    assert first.output.endswith("s)\ndone\n")
+    assert run(empty).output.endswith("version 0001, 0001 is needed\nnothing to do\n")
+    checked = run(empty, "--check")
+    assert (checked.exit_code, checked.output.endswith(": nothing to do\n")) == (0, True)
+    assert "pass" not in first.output + checked.output
+
+
+async def test_the_printed_statements_make_the_same_tables(empty: config.Database) -> None:
+    printed = await asyncio.to_thread(run, empty, "--sql")
+    assert printed.exit_code == 0, printed.output
+    lines = [line for line in printed.output.splitlines() if not line.startswith("--")]
+    async with connected(empty) as connection:
+        for statement in "\n".join(lines).split(";"):
+            if statement.strip():
+                await connection.exec_driver_sql(statement)
+    await test_migrations_make_the_tables_that_the_code_knows(empty)
+    await test_the_default_customer_is_there(empty)
+    printed = await asyncio.to_thread(run, empty, "--sql")
+    assert "CREATE" not in printed.output
+
+
+def test_migrate_will_not_touch_a_newer_database(empty: config.Database) -> None:
+    run(empty)
+    asyncio.run(execute(empty, "UPDATE alembic_version SET version_num = '9999'"))
+    result = run(empty)
+    assert isinstance(result.exception, SchemaError)
+    assert "newer" in str(result.exception)
+
+
+@pytest.mark.usefixtures("newer_code")
+def test_a_step_that_fails_is_named(empty: config.Database) -> None:
+    (schema._DIRECTORY / "versions" / "0003.py").write_text(
+        SECOND.replace("0002", "0003").replace("0001", "0002")
+    )
+    result = run(empty)
+    assert result.exit_code == 1
+    assert "0002 Give agents a colour" in result.output
+    assert "stopped: " in result.output
+    assert "uplicate column name" in result.output
+
+
+def test_two_migrations_at_once(mariadb: MariaDb) -> None:
+    settings = config.Database.model_validate({"url": mariadb.new_database()})
+    name = str(settings.url and settings.url.get_secret_value()).rpartition("/")[2]
+    lock = f"CONCAT('mediad.', MD5('{name}'))"
+
+    async def hold_and_migrate() -> Result:
+        async with connected(settings) as connection:
+            await connection.execute(text(f"SELECT GET_LOCK({lock}, 0)"))
+            return await asyncio.to_thread(run, settings)
+
+    result = asyncio.run(hold_and_migrate())
+    assert isinstance(result.exception, SchemaError)
+    assert "another `mediad migrate` is at work" in str(result.exception)
+
+
+def test_migrate_without_a_server(unused_tcp_port: int) -> None:
+    url = f"mysql://mediad:secret@127.0.0.1:{unused_tcp_port}/mediad"
+    result = run(config.Database.model_validate({"url": url}))
+    assert result.exit_code == 1
+    assert f"mediad on 127.0.0.1:{unused_tcp_port}: Can't connect" in result.output
+    assert "secret" not in result.output
+
+
+def test_migrate_with_a_wrong_password(mariadb: MariaDb) -> None:
+    settings = config.Database.model_validate({"url": mariadb.url("mediad_x", password="wrong")})
+    result = run(settings)
+    assert isinstance(result.exception, ConfigError)
+    assert "[database] url: Access denied for user 'mediad'" in str(result.exception)
