@@ -2,7 +2,7 @@
 
 state         caller audio                    leaves when
 connecting    the newest second is held       a WebSocket opens: open; else AgentUnavailable
-open          is sent                         close code, see below
+open          is sent, unless it is slow      close code, see below; slow is `ping`'s
 reconnecting  the newest second is held       as connecting, for ``ai.reconnect_s``
 
 close code          after agent audio           before any
@@ -35,8 +35,8 @@ logger = logging.getLogger(__name__)
 HELD_FRAMES = 50
 """Audio frames held while no agent is connected; the oldest are dropped and counted."""
 
-MAX_HELD_CONTROL = 256
-"""Control messages held meanwhile; DTMF is not faster than this."""
+MAX_HELD_CONTROL = 128
+"""Control messages held meanwhile; DTMF is not faster than this. With the audio under 64 KiB."""
 
 _ANSWER_S = 1.0  # how long an agent that dialled in may take to answer client-ready, before audio
 
@@ -70,6 +70,7 @@ class LinkEvents(Protocol):
         ...
 
     def on_agent_open(self, connect_s: float) -> None: ...
+    def on_agent_slow(self, started: bool) -> None: ...
     def on_agent_lost(self, code: int) -> None: ...
 
 
@@ -152,7 +153,12 @@ class AgentLink:
 
     def _make_socket(self) -> AgentSocket:
         return AgentSocket(
-            self._open, self._take_message, self._metrics, self._settings.ping_s, self._path
+            self._open,
+            self._take_message,
+            self._events.on_agent_slow,
+            self._metrics,
+            self._settings.ping_s,
+            self._path,
         )
 
     def _open(self) -> None:

@@ -11,11 +11,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
-from picows import WSError, WSHandshakeError, WSUpgradeRequest, WSUpgradeResponse, ws_connect
+from picows import (
+    WSError,
+    WSHandshakeError,
+    WSInvalidHeaderError,
+    WSUpgradeRequest,
+    WSUpgradeResponse,
+    ws_connect,
+)
 
 from mediad.ai.socket import AgentSocket
+from mediad.ai.tls import cause_of, client_tls
 from mediad.config import Ai
-from mediad.errors import AgentUnavailable, ConfigError
+from mediad.errors import AgentUnavailable
 from mediad.metrics import Metrics
 from mediad.wire.frames import MAX_MESSAGE_SIZE
 
@@ -26,6 +34,7 @@ logger = logging.getLogger(__name__)
 _RETRY_DELAYS_S = (0.2, 0.5, 1.0, 2.0)  # then every two seconds
 _ATTEMPT_S = 5.0  # one address may take this long, so that the next one gets its turn
 _FINAL_STATUS = frozenset((401, 403, 404))  # asking again does not help
+_REDIRECTS = frozenset((301, 302, 303, 307, 308))
 
 SocketFactory = Callable[[], AgentSocket]
 
@@ -40,18 +49,6 @@ class CallInfo:
     destination: str = ""
     """Who was called."""
     variables: Mapping[str, str] = field(default_factory=dict)
-
-
-def client_tls(settings: Ai) -> ssl.SSLContext:
-    """Return the TLS context for ``wss://``; it checks certificate and host name.
-
-    Raises:
-        ConfigError: If ``ca_file`` holds no certificates.
-    """
-    try:
-        return ssl.create_default_context(cafile=settings.ca_file)
-    except OSError as exc:  # ssl.SSLError is one
-        raise ConfigError(f"[ai] ca_file: {settings.ca_file}: {exc}") from exc
 
 
 class DialOut:
@@ -151,15 +148,13 @@ class DialOut:
                     extra_headers=self._headers,
                 )
             if attempt.socket is None:  # how picows tells it
-                raise ConnectionResetError("closed within the handshake")
+                raise ConnectionResetError
         except WSHandshakeError as exc:
+            outcome, why = _refusal(exc)
             status = exc.response.status if exc.response is not None else 0
-            outcome = str(int(status)) if status else "bad_handshake"
-            logger.warning("agent at %s refused the WebSocket: %s", _shown(url), exc)
             self.reject() if status in _FINAL_STATUS else self.skip()
         except (OSError, TimeoutError, WSError, UnicodeError) as exc:  # of a host name, the last
-            outcome = "timeout" if isinstance(exc, TimeoutError) else "unreachable"
-            logger.warning("agent at %s cannot be reached: %s", _shown(url), exc or "timed out")
+            outcome, why = _failure(exc, url)
             self.skip()
         else:
             self._metrics.agent_connects.labels("open").inc()
@@ -168,6 +163,8 @@ class DialOut:
         finally:
             attempt.give_up()
         self._metrics.agent_connects.labels(outcome).inc()
+        # The cause stands in the message itself: the log counts repeats of each on its own.
+        logger.warning(f"agent at %s: {why.replace('%', '%%')}", _shown(url))
         return None
 
 
@@ -196,6 +193,33 @@ class _Attempt:
         self._is_given_up = True
         if self.socket is not None:
             self.socket.close()
+
+
+def _refusal(exc: WSHandshakeError) -> tuple[str, str]:
+    """Return what an answer that is no WebSocket is counted as, and what to say of it. Nothing of
+    the agent's own words: it may repeat what we sent, and that holds a key.
+    """
+    if exc.response is None:
+        return "bad_handshake", "its answer is no HTTP"
+    status = exc.response.status
+    if status in _REDIRECTS:
+        return "redirect", f"it answers {int(status)}, and redirects are not followed"
+    if status != 101:
+        return str(int(status)), f"it answers {int(status)}"
+    what = exc if isinstance(exc, WSInvalidHeaderError) else "its headers are wrong"
+    return "bad_handshake", f"its answer is no WebSocket: {what}"
+
+
+def _failure(exc: Exception, url: str) -> tuple[str, str]:
+    """Return the same of an agent that gave no answer."""
+    if isinstance(exc, TimeoutError):
+        return "timeout", "no answer in time"
+    if isinstance(exc, ssl.SSLError):
+        return cause_of(exc)
+    if isinstance(exc, ConnectionResetError):
+        hint = " (does it ask for ai.client_cert?)" if url.startswith("wss:") else ""
+        return "closed", f"it closes the connection within the handshake{hint}"
+    return "unreachable", f"cannot be reached: {exc}"
 
 
 def _shown(url: str) -> str:

@@ -29,11 +29,33 @@ _SETTLE_S = 0.25
 
 
 class _Place:
-    """Where an agent may dial in once."""
+    """Where an agent may dial in once. A request that becomes no WebSocket does not count."""
 
-    def __init__(self, make_socket: SocketFactory | None = None) -> None:
-        self.make_socket = make_socket
-        self.taken: asyncio.Future[AgentSocket] = asyncio.get_running_loop().create_future()
+    def __init__(self) -> None:
+        self.make_socket: SocketFactory | None = None  # None until the call waits here
+        self._socket: AgentSocket | None = None  # for the last request
+        self._was_asked = asyncio.Event()
+
+    @property
+    def agent(self) -> AgentSocket | None:
+        """Who has come."""
+        return self._socket if self._socket is not None and self._socket.has_opened else None
+
+    def offer(self) -> AgentSocket | None:
+        """Return the socket for a request; None when nobody waits, or somebody has come."""
+        if self.make_socket is None or self.agent is not None:
+            return None
+        self._socket = self.make_socket()
+        self._was_asked.set()
+        return self._socket
+
+    async def wait(self) -> AgentSocket:
+        """Wait for the agent."""
+        # picows opens or refuses before it returns to the loop: it has decided when this wakes up.
+        while (agent := self.agent) is None:
+            self._was_asked.clear()
+            await self._was_asked.wait()
+        return agent
 
 
 class DialInServer:
@@ -79,11 +101,10 @@ class DialInServer:
             self._metrics.agent_connects.labels("bad_token").inc()
             response = WSUpgradeResponse.create_error_response(403, b"unknown or expired token\n")
             return WSUpgradeResponseWithListener(response, None)
-        if place.taken.done() or place.make_socket is None:
+        socket = place.offer()
+        if socket is None:
             self._metrics.agent_connects.labels("second_agent").inc()
             return _Refusal()
-        socket = place.make_socket()
-        place.taken.set_result(socket)
         return socket
 
 
@@ -150,8 +171,7 @@ class DialIn:
         started = time.monotonic()
         try:
             async with asyncio.timeout(wait_s):
-                socket = await asyncio.shield(self._place.taken)
-                await socket.opened()
+                socket = await self._place.wait()
         except TimeoutError:
             raise AgentUnavailable("no agent dialled in while its token was good") from None
         self._metrics.agent_connects.labels("open").inc()
@@ -163,5 +183,5 @@ class DialIn:
         self._server.withdraw(self._token)
         # The place knows the link, and that knows us: a new place ends the cycle.
         place, self._place = self._place, _Place()
-        if place.taken.done():
-            place.taken.result().close()
+        if place.agent is not None:
+            place.agent.close()

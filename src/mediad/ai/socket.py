@@ -4,23 +4,33 @@ picows connects, and does everything over TLS. A plain socket is moved to the ca
 picows holds no part of a frame: from then on frames come and go there, and only what is no audio
 comes through here.
 
-Neither ever blocks a send: what the agent does not read waits in this process. So audio is withheld
-and counted as soon as the kernel's buffer and a small one of ours are full; control goes on up to a
-bound.
+Neither ever blocks a send: what the agent does not read waits in this process. So its buffers are
+small, and audio is withheld and counted as soon as they are full, or `ping` finds the agent slow;
+control goes on up to a bound.
 """
 
 import asyncio
 import logging
+import select
+import socket
+import struct
 import time
 from collections.abc import Callable
 
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSProtocolError, WSTransport
 
+from mediad.ai.ping import LOST_BEATS, Pings
 from mediad.metrics import Metrics
 from mediad.pump import Path
 from mediad.wire.frames import MAX_MESSAGE_SIZE
 
-__all__ = ["ABNORMAL_CLOSURE", "MAX_CONTROL_BYTES", "NO_STATUS", "AgentSocket"]
+__all__ = [
+    "ABNORMAL_CLOSURE",
+    "MAX_CONTROL_BYTES",
+    "MAX_MESSAGES_A_SECOND",
+    "NO_STATUS",
+    "AgentSocket",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -30,10 +40,28 @@ ABNORMAL_CLOSURE = 1006
 (RFC 6455, 7.4.1).
 """
 
-MAX_CONTROL_BYTES = 256 * 1024
-"""Unsent bytes at which an agent that does not read is given up."""
+MAX_CONTROL_BYTES = 16 * 1024
+"""Control that waits here for an agent that does not read, a hundred digits; then it is given up.
+"""
 
-_HIGH_WATER_BYTES = 16 * 1024  # 0.5 s of audio; then audio is withheld
+MAX_MESSAGES_A_SECOND = 500
+"""Frames that are no audio, on the average of a ping's interval; an agent that sends more is closed
+with 1008. One that tells every word and every state sends a tenth.
+"""
+
+# What one agent that does not read can cost is the sum of these, MAX_CONTROL_BYTES and one frame:
+# under 64 KiB. The kernel holds more than half a second of audio: a hiccup loses nothing.
+_KERNEL_BYTES = 20 * 1024  # Linux doubles it, and takes from it for its own needs
+_HIGH_WATER_BYTES = 4 * 1024  # in asyncio's buffer
+# Behind asyncio's buffer for TLS is another, which is not ours to limit. So audio is withheld when
+# the kernel calls the socket no longer writable, at two thirds of this; the rest is for control.
+_TLS_KERNEL_BYTES = 30 * 1024
+
+# What comes is told apart by numbers: to look a member of an enum up takes ten times as long.
+_CONTINUATION, _TEXT, _BINARY = 0x0, 0x1, 0x2
+_CLOSE, _PONG = 0x8, 0xA
+
+_RESET = struct.pack("ii", 1, 0)  # linger: what is unsent is forgotten when the socket is closed
 _CLOSE_WAIT_S = 1.0  # for the agent's answer to our close
 # Close codes that are counted by their number; an agent may send any of 62,000 others.
 _COUNTED_CODES = frozenset(range(1000, 1016))
@@ -47,8 +75,10 @@ class AgentSocket(WSListener):
         on_open: Called when frames can be sent, before the first message is taken.
         on_message: Takes each whole binary message, on the event loop, until `close`, and returns
             whether it was audio. After the first that was, a path may play audio by itself.
+        on_slow: Called with True when audio begins to be withheld from an agent that does not
+            answer a ping, and with False when it gets audio again.
         metrics: Where pings, drops and bad messages are counted.
-        ping_s: How often to ping; an agent that leaves two pings unanswered is closed with 1006.
+        ping_s: How often to ping; the beat of `ping`. A lost agent is closed with 1006.
         path: Where a plain socket is moved to; None leaves it with picows.
     """
 
@@ -56,6 +86,7 @@ class AgentSocket(WSListener):
         self,
         on_open: Callable[[], None],
         on_message: Callable[[bytes], bool],
+        on_slow: Callable[[bool], None],
         metrics: Metrics,
         ping_s: float,
         path: Path | None = None,
@@ -63,13 +94,15 @@ class AgentSocket(WSListener):
         super().__init__()
         self._on_open = on_open
         self._on_message = on_message
+        self._on_slow = on_slow
         self._metrics = metrics
         self._ping_s = ping_s
         self._path = path
         self._is_on_path = False
         self._loop = asyncio.get_running_loop()
         self._transport: WSTransport | None = None
-        self._opened: asyncio.Future[None] = self._loop.create_future()
+        self.has_opened = False
+        """Whether it has ever been open."""
         self._is_open = False
         self._close_code = ABNORMAL_CLOSURE
         self._fragments = bytearray()
@@ -78,13 +111,12 @@ class AgentSocket(WSListener):
         self._is_released = False  # audio may be sent without asking
         self._is_speaking = False  # audio has come
         self._is_close_sent = False  # by us, not by picows
-        self._pinger: asyncio.TimerHandle | None = None
-        self._pinged_at: float | None = None
-        self._ping = 0
-
-    async def opened(self) -> None:
-        """Wait until frames can be sent."""
-        await asyncio.shield(self._opened)
+        self._writable: select.poll | None = None  # asked about a TLS connection's socket
+        self._pings = Pings()
+        self._beater: asyncio.TimerHandle | None = None
+        self._control_bytes = 0  # sent since the last pong, while the buffers were full
+        self._max_messages = max(1, int(MAX_MESSAGES_A_SECOND * ping_s))  # between two beats
+        self._messages_left = self._max_messages
 
     async def closed(self) -> int:
         """Wait for the end of an opened connection and return its close code."""
@@ -104,7 +136,7 @@ class AgentSocket(WSListener):
 
     def send_audio(self, frame: bytes) -> None:
         """Send a frame, or withhold and count it while the agent does not read."""
-        if self._transport is None or self._is_slow:
+        if self._transport is None or self._pings.is_slow or self._is_full:
             self.withhold_audio()
         else:
             self._send(WSMsgType.BINARY, frame)
@@ -112,8 +144,7 @@ class AgentSocket(WSListener):
     def release_audio(self) -> None:
         """Let the path send the caller's audio by itself, from now on."""
         self._is_released = True
-        if self._path is not None and self._is_on_path:
-            self._path.sends_audio = self._is_open
+        self._choose_way()
 
     def send_control(self, frame: bytes) -> bool:
         """Send a frame that must not be lost. An agent too slow even for these is cut off: False,
@@ -121,9 +152,12 @@ class AgentSocket(WSListener):
         """
         if not self._is_open:
             return False
-        if self._unsent > MAX_CONTROL_BYTES:
-            self._cut()
-            return False
+        if self._is_full:
+            self._control_bytes += len(frame)
+            if self._control_bytes > MAX_CONTROL_BYTES:
+                logger.warning("agent does not even read control, closing")
+                self._give_up()
+                return False
         self._send(WSMsgType.BINARY, frame)
         return True
 
@@ -140,18 +174,26 @@ class AgentSocket(WSListener):
         self._is_open = False
         self._disconnect(graceful=False)
 
+    def _give_up(self) -> None:
+        """Cut the connection, and forget what the agent has not read: it would be no news."""
+        assert self._transport is not None
+        _socket(self._transport).setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self._cut()
+
     # The connection, on the path or not
 
     @property
-    def _unsent(self) -> int:
+    def _is_full(self) -> bool:
+        """Whether the buffers towards the agent hold what they may."""
         if self._path is not None and self._is_on_path:
-            return self._path.unsent
-        assert self._transport is not None
-        return int(self._transport.underlying_transport.get_write_buffer_size())
+            return self._path.unsent > 0
+        return self._is_paused or (self._writable is not None and not self._writable.poll(0))
 
-    @property
-    def _is_slow(self) -> bool:
-        return self._is_paused or (self._is_on_path and self._unsent > 0)
+    def _choose_way(self) -> None:
+        """Let the path send audio by itself, unless audio has to be looked at."""
+        if self._path is not None and self._is_on_path:
+            is_due = self._is_released and self._is_open
+            self._path.sends_audio = is_due and not self._pings.is_slow
 
     def _send(self, kind: WSMsgType, payload: bytes) -> None:
         if self._path is not None and self._is_on_path:
@@ -181,8 +223,9 @@ class AgentSocket(WSListener):
         fd = plain.get_extra_info("socket").fileno()
         if path.take_agent(fd, masks=transport.is_client_side, owner=self):
             plain.pause_reading()
-            path.sends_audio, path.plays_audio = self._is_released, self._is_speaking
             self._is_on_path = True
+            self._choose_way()
+            path.plays_audio = self._is_speaking
 
     def _leave_path(self) -> None:
         """Give the socket back to picows, which only closes it."""
@@ -198,24 +241,26 @@ class AgentSocket(WSListener):
     # Called by picows
 
     def on_ws_connected(self, transport: WSTransport) -> None:
-        """Begin to ping."""
+        """Begin to ping. The first answer ends where a frame ends: then the socket can be moved."""
         self._transport = transport
-        self._is_open = True
+        self.has_opened = self._is_open = True
+        sock = _socket(transport)
+        kernel_bytes = _TLS_KERNEL_BYTES if transport.is_secure else _KERNEL_BYTES
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, kernel_bytes)
         transport.underlying_transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
-        if not self._opened.done():
-            self._opened.set_result(None)
+        if transport.is_secure:
+            self._writable = select.poll()
+            self._writable.register(sock.fileno(), select.POLLOUT)
         self._on_open()
-        if self._path is not None and not transport.is_secure:
-            self._send_ping()  # its answer ends where a frame ends: then the socket can be moved
-        else:
-            self._pinger = self._loop.call_later(self._ping_s, self._send_ping)
+        self._beat()
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         """Ping no more; who waits for the end hears of it from picows."""
         self._is_open = False
+        self._writable = None
         self._leave_path()
-        if self._pinger is not None:
-            self._pinger.cancel()
+        if self._beater is not None:
+            self._beater.cancel()
         code = self._close_code
         self._metrics.agent_closes.labels(str(code) if code in _COUNTED_CODES else "other").inc()
 
@@ -229,9 +274,10 @@ class AgentSocket(WSListener):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """Take a frame, and move a socket of which picows holds nothing to the path."""
-        if frame.msg_type == WSMsgType.CLOSE and transport.is_close_frame_sent:
+        opcode = frame.msg_type.value
+        if opcode == _CLOSE and transport.is_close_frame_sent:
             self._is_close_sent = True  # perhaps by picows: it answers a violation
-        self._take_frame(frame.msg_type, frame.fin, frame.get_payload_as_bytes())
+        self._take_frame(opcode, frame.fin, frame.get_payload_as_bytes())
         if self._path is not None and self._is_open and frame.tail_size == 0:
             self._move_to_path(self._path, transport)
 
@@ -240,11 +286,10 @@ class AgentSocket(WSListener):
     def take_frame(self, opcode: int, fin: bool, payload: bytes) -> None:
         """Take a frame that is not audio, or the first that is."""
         try:
-            kind = WSMsgType(opcode)
-            if kind == WSMsgType.CLOSE and not _is_close_valid(payload):
+            if opcode == _CLOSE and not _is_close_valid(payload):
                 self.on_path_violation(WSCloseCode.PROTOCOL_ERROR.value)
             else:
-                self._take_frame(kind, fin, payload)
+                self._take_frame(opcode, fin, payload)
         except Exception:  # a callback's top: the agent is lost, its call goes on
             logger.exception("an agent's message could not be taken")
             self._end(WSCloseCode.INTERNAL_ERROR.value)
@@ -264,28 +309,43 @@ class AgentSocket(WSListener):
 
     # What comes from the agent
 
-    def _take_frame(self, kind: WSMsgType, fin: bool, payload: bytes) -> None:
-        if kind == WSMsgType.CLOSE:
+    def _take_frame(self, opcode: int, fin: bool, payload: bytes) -> None:
+        if opcode == _CLOSE:
             self._take_close(payload)
         elif not self._is_open:  # we have closed: the call is over
             return
-        elif kind == WSMsgType.BINARY and fin:
+        elif opcode == _BINARY and fin:
             self._take_message(payload)
-        elif kind in (WSMsgType.BINARY, WSMsgType.CONTINUATION):
-            self._add_fragment(kind, fin, payload)
-        elif kind == WSMsgType.TEXT:  # whole, or the start of one: the contract is binary
+        elif opcode == _PONG:
+            self._take_pong(payload)
+        elif self._is_flood():
+            return
+        elif opcode in (_BINARY, _CONTINUATION):
+            self._add_fragment(opcode, fin, payload)
+        elif opcode == _TEXT:  # whole, or the start of one: the contract is binary
             self._metrics.agent_bad_frames.labels("text").inc()
             self._is_fragmented = False
-        elif kind == WSMsgType.PONG:
-            self._take_pong(payload)
-        elif not self._is_slow:  # PING; answers that an agent does not read must not pile up
+        elif not self._is_full:  # PING; answers that an agent does not read must not pile up
             self._send(WSMsgType.PONG, payload)
 
     def _take_message(self, message: bytes) -> None:
-        if self._on_message(message) and not self._is_speaking:
+        if not self._on_message(message):
+            self._is_flood()
+        elif not self._is_speaking:
             self._is_speaking = True
             if self._path is not None and self._is_on_path:
                 self._path.plays_audio = self._is_open
+
+    def _is_flood(self) -> bool:
+        """Count a frame that is no audio; close the connection that has sent too many."""
+        self._messages_left -= 1
+        if self._messages_left >= 0:
+            return False
+        if self._is_open:
+            self._metrics.agent_bad_frames.labels("flood").inc()
+            logger.warning("agent sends over %d messages a second, closing", MAX_MESSAGES_A_SECOND)
+            self._end(WSCloseCode.POLICY_VIOLATION.value)
+        return True
 
     def _take_close(self, payload: bytes) -> None:
         code = int.from_bytes(payload[:2], "big")
@@ -299,8 +359,8 @@ class AgentSocket(WSListener):
         # That waits for unsent bytes to go, which they never may.
         self._loop.call_later(_CLOSE_WAIT_S, self._disconnect, False)
 
-    def _add_fragment(self, kind: WSMsgType, fin: bool, payload: bytes) -> None:
-        if kind == WSMsgType.BINARY:
+    def _add_fragment(self, opcode: int, fin: bool, payload: bytes) -> None:
+        if opcode == _BINARY:
             self._fragments.clear()
             self._is_fragmented = True
         if not self._is_fragmented:  # the rest of a text message
@@ -316,24 +376,51 @@ class AgentSocket(WSListener):
             self._is_fragmented = False
             self._take_message(message)
 
-    def _send_ping(self) -> None:
-        now = time.monotonic()
-        if self._pinged_at is not None and now - self._pinged_at >= 2 * self._ping_s:
-            logger.warning(
-                "agent has not answered a ping for %.1f s, closing", now - self._pinged_at
-            )
-            self._cut()
+    # Pings
+
+    def _beat(self) -> None:
+        if not self._is_open:
             return
-        if self._pinged_at is None:
-            self._pinged_at = now
-            self._ping += 1
-            self._send(WSMsgType.PING, self._ping.to_bytes(4, "big"))
-        self._pinger = self._loop.call_later(self._ping_s, self._send_ping)
+        pings, was_slow = self._pings, self._pings.is_slow
+        self._messages_left = self._max_messages
+        ping = pings.beat(time.monotonic())
+        if ping is not None:
+            self._send(WSMsgType.PING, ping)
+        elif pings.is_lost:
+            logger.warning(
+                "agent has not answered a ping for %g s, closing", LOST_BEATS * self._ping_s
+            )
+            self._give_up()
+            return
+        elif not was_slow:
+            self._tell_slow()
+        self._beater = self._loop.call_later(self._ping_s, self._beat)
 
     def _take_pong(self, payload: bytes) -> None:
-        if self._pinged_at is not None and payload == self._ping.to_bytes(4, "big"):
-            self._metrics.agent_round_trip.observe(time.monotonic() - self._pinged_at)
-            self._pinged_at = None
+        pings, was_slow = self._pings, self._pings.is_slow
+        now = time.monotonic()
+        round_trip_s = pings.answer(payload, now)
+        if round_trip_s is None:
+            self._is_flood()
+            return
+        self._metrics.agent_round_trip.observe(round_trip_s)
+        self._control_bytes = 0
+        if pings.is_slow:  # what follows that ping has still to be read
+            self._send(WSMsgType.PING, pings.ping(now))
+        elif was_slow:
+            self._tell_slow()
+
+    def _tell_slow(self) -> None:
+        is_slow = self._pings.is_slow
+        self._choose_way()
+        if is_slow:
+            self._metrics.agent_slow.inc()
+        self._on_slow(is_slow)
+
+
+def _socket(transport: WSTransport) -> socket.socket:
+    sock: socket.socket = transport.underlying_transport.get_extra_info("socket")
+    return sock
 
 
 def _is_close_valid(payload: bytes) -> bool:

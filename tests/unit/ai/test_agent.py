@@ -33,6 +33,9 @@ class Ignorant:
     def on_agent_open(self, connect_s: float) -> None:
         """Nothing."""
 
+    def on_agent_slow(self, started: bool) -> None:
+        """Nothing."""
+
     def on_agent_lost(self, code: int) -> None:
         """Nothing."""
 

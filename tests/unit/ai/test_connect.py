@@ -23,7 +23,9 @@ async def test_request_carries_the_call_quoted() -> None:
         metrics = Metrics()
         dial = DialOut(settings, call, metrics, None)
         socket = await dial.connect(
-            lambda: AgentSocket(lambda: None, lambda message: False, metrics, 5.0, None),
+            lambda: AgentSocket(
+                lambda: None, lambda message: False, lambda started: None, metrics, 5.0, None
+            ),
             time.monotonic() + 5,
         )
         (connection,) = agent.connections

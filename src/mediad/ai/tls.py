@@ -1,0 +1,52 @@
+"""TLS towards agents: the context for ``wss://``, and what a refusal is called."""
+
+import ssl
+
+from mediad.config import Ai
+from mediad.errors import ConfigError
+
+__all__ = ["cause_of", "client_tls"]
+
+# Verification results of OpenSSL (x509_vfy.h) by what an operator has to mend.
+_CAUSES = {
+    2: "tls_unknown_ca",  # unable to get issuer certificate
+    10: "tls_expired",
+    18: "tls_unknown_ca",  # self-signed certificate
+    19: "tls_unknown_ca",  # self-signed certificate in the chain
+    20: "tls_unknown_ca",  # unable to get local issuer certificate
+    21: "tls_unknown_ca",  # unable to verify the first certificate
+    62: "tls_host_name",
+    64: "tls_host_name",  # of an address
+}
+
+
+def client_tls(settings: Ai) -> ssl.SSLContext:
+    """Return the TLS context for ``wss://``; it checks certificate and host name.
+
+    Raises:
+        ConfigError: If ``ca_file`` holds no certificates, or ``client_cert`` and ``client_key`` do
+        not belong together.
+    """
+    try:
+        context = ssl.create_default_context(cafile=settings.ca_file)
+    except OSError as exc:  # ssl.SSLError is one
+        raise ConfigError(f"[ai] ca_file: {settings.ca_file}: {exc}") from exc
+    if settings.client_cert is not None:
+        key = settings.client_key or settings.client_cert
+        try:
+            # With a password given, OpenSSL does not ask the terminal for that of a locked key.
+            context.load_cert_chain(settings.client_cert, settings.client_key, password="")
+        except OSError as exc:
+            raise ConfigError(
+                f"[ai] client_cert: {settings.client_cert} and the key in {key} cannot be used "
+                f"(a key must be without a password): {exc}"
+            ) from exc
+    return context
+
+
+def cause_of(exc: ssl.SSLError) -> tuple[str, str]:
+    """Return what a refused handshake is counted as, and what is wrong in words."""
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        cause = _CAUSES.get(exc.verify_code, "tls_certificate")
+        return cause, f"its certificate is refused: {exc.verify_message}"
+    return "tls_handshake", f"TLS failed: {exc.reason or exc}"
