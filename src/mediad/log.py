@@ -5,10 +5,14 @@ minute; the rest is summed up in one line, ahead of the first one written after 
 """
 
 import contextlib
+import copy
+import json
 import logging
 import logging.handlers
+import os
 import queue
-import sys
+import re
+import select
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +27,9 @@ _REPEATS = 5
 _MAX_MESSAGES = 1_000
 _WINDOW_S = 60.0
 _FLUSH_S = 2.0
-_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+_STDERR = 2
+_CONSOLE_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+_CALL_ID = re.compile(r"\bcall ([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\b")
 
 
 class RepeatFilter(logging.Filter):
@@ -60,6 +66,36 @@ class RepeatFilter(logging.Filter):
         ]
 
 
+class ConsoleFormatter(logging.Formatter):
+    """A line for people; an exception's traceback follows it."""
+
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
+
+    def __init__(self) -> None:
+        super().__init__(_CONSOLE_FORMAT)
+        self.converter = time.gmtime
+
+
+class JsonFormatter(ConsoleFormatter):
+    """One JSON object a line. Our messages name their call as ``call UUID``: it gets a field."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record's line."""
+        message = record.getMessage()
+        fields = {
+            "time": self.formatTime(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": message,
+        }
+        if call := _CALL_ID.search(message):
+            fields["call_id"] = call[1]
+        if record.exc_text:
+            fields["exception"] = record.exc_text
+        return json.dumps(fields, ensure_ascii=False)
+
+
 class _BoundedQueueHandler(logging.handlers.QueueHandler):
     def __init__(self, records: "queue.Queue[logging.LogRecord]") -> None:
         super().__init__(records)
@@ -75,6 +111,15 @@ class _BoundedQueueHandler(logging.handlers.QueueHandler):
         for text in self._repeats.take_sums(now):
             self.emit(logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, None, None))
 
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        """Make a copy that no longer depends on what happens after it."""
+        record = copy.copy(record)
+        record.msg, record.args = record.getMessage(), None
+        if record.exc_info:
+            record.exc_text = ConsoleFormatter().formatException(record.exc_info)
+            record.exc_info = None
+        return record
+
     def enqueue(self, record: logging.LogRecord) -> None:
         try:
             self.queue.put_nowait(record)
@@ -83,6 +128,29 @@ class _BoundedQueueHandler(logging.handlers.QueueHandler):
 
 
 class _Listener(logging.handlers.QueueListener):
+    """The thread that writes. To a descriptor, without the locks of sys.stderr and of a handler: a
+    thread that nobody reads would hold them for ever, and the interpreter could not end.
+    """
+
+    def __init__(
+        self, records: "queue.Queue[logging.LogRecord]", fd: int, formatter: logging.Formatter
+    ) -> None:
+        super().__init__(records)
+        self._fd = fd
+        self._formatter = formatter
+
+    def handle(self, record: logging.LogRecord) -> None:
+        """Write one line, however long that takes."""
+        # Names of files and words of peers may hold what is no Unicode.
+        line = f"{self._formatter.format(record)}\n".encode(errors="backslashreplace")
+        while line:
+            try:
+                line = line[os.write(self._fd, line) :]
+            except BlockingIOError:  # who shares the file with us has set it not to wait
+                select.select([], [self._fd], [])
+            except OSError:  # closed: there is nobody to tell
+                return
+
     def stop_within(self, timeout_s: float) -> None:
         """Write what is queued, but do not wait for ever: nobody may be reading."""
         thread = self._thread
@@ -101,18 +169,18 @@ def dropped_records() -> int:
 
 
 @contextmanager
-def logging_to(level: str) -> Iterator[None]:
-    """Write mediad's log, and its libraries' warnings, to standard error until the block ends."""
+def logging_to(level: str, format: str = "console") -> Iterator[None]:
+    """Write mediad's log, and its libraries' warnings, to standard error until the block ends.
+
+    Args:
+        level: The least level of ours that is written.
+        format: ``console`` or ``json``.
+    """
     global _handler
     records: queue.Queue[logging.LogRecord] = queue.Queue(QUEUE_SIZE)
     _handler = _BoundedQueueHandler(records)
-    writer = logging.StreamHandler(sys.stderr)
-    formatter = logging.Formatter(_FORMAT)
-    formatter.converter = time.gmtime
-    formatter.default_msec_format = "%s.%03dZ"
-    formatter.default_time_format = "%Y-%m-%dT%H:%M:%S"
-    writer.setFormatter(formatter)
-    listener = _Listener(records, writer)
+    formatter = JsonFormatter() if format == "json" else ConsoleFormatter()
+    listener = _Listener(records, _STDERR, formatter)
     root = logging.getLogger()
     root.addHandler(_handler)
     root.setLevel(logging.WARNING)

@@ -36,9 +36,15 @@ class Metrics:
             "AudioSocket connections that were no call, were refused, or broke the protocol",
             "reason",
         )
+        self.accept_pauses = counter(
+            "audiosocket_accept_pauses", "Times that no connection could be accepted: no files"
+        )
         self.agent_connects = counter("agent_connects", "Attempts to reach an agent", "outcome")
         self.agent_closes = counter(
             "agent_closes", "WebSockets to agents closed, by close code", "code"
+        )
+        self.agent_slow = counter(
+            "agent_slow", "Times that an agent did not answer a ping before the next one was due"
         )
         self.agent_bad_frames = counter(
             "agent_bad_frames", "Agents' messages that could not be read or played", "reason"
@@ -61,6 +67,9 @@ class Metrics:
         )
         self.ticks_skipped = counter(
             "ticks_skipped", "20 ms that were never sent: the loop was late"
+        )
+        self.loop_stalls = counter(
+            "event_loop_stalls", "Times that something held the media loop up for over 50 ms"
         )
         self.loop_lag = histogram(
             "event_loop_lag_seconds", "How late the media ticker woke up", _LAG_BUCKETS

@@ -1,15 +1,19 @@
 """The AudioSocket listener on real sockets: how calls begin and end, and what a peer may do."""
 
 import asyncio
+import ipaddress
 import socket
+import struct
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from mediad.media import g711
+from mediad.transport.proxy_protocol import SIGNATURE
 from mediad.wire.audiosocket import HANGUP, Kind, audio_message, digit_message, uuid_message
 from tests.fakes.agent import AgentConnection, FakeAgent, Script, echo, listen
 from tests.fakes.asterisk import SILENCE, AsteriskCall, expect_eof
@@ -63,7 +67,7 @@ async def test_uuid_in_single_bytes_starts_a_call() -> None:
         for byte in uuid_message(call.call_id):
             call.send(bytes([byte]))
             await asyncio.sleep(0.001)
-        assert (await daemon.event("call_created", call)).durable
+        assert (await daemon.event("call_created", call)).data["status"] == "in-progress"
         await call.hears(2)
 
 
@@ -285,6 +289,162 @@ async def test_allow_list(allow: object, is_allowed: bool) -> None:
         assert call.audio == []
         assert await daemon.metric(CLOSED, reason="not_allowed") == 1
         assert daemon.seen == []
+
+
+async def _send_for_ever(writer: asyncio.StreamWriter) -> None:
+    while True:
+        writer.write(SILENCE)
+        await writer.drain()
+        await asyncio.sleep(0.02)
+
+
+async def test_who_may_not_connect_cannot_keep_the_connection_open() -> None:
+    async with daemon_with(allow=["10.0.0.0/8"]) as (daemon, _):
+        reader, writer = await asyncio.open_connection(*daemon.app.audiosocket_address)
+        assert await reader.read() == HANGUP
+        async with asyncio.timeout(1.0):
+            with pytest.raises(ConnectionError):  # none comes from an end that is half open
+                await _send_for_ever(writer)
+        writer.close()
+
+
+async def test_connections_of_one_source_are_limited() -> None:
+    async with daemon_with(max_connects_per_s=2, allow=["127.0.0.0/8"]) as (daemon, _):
+        async with daemon.call() as call:
+            await call.hears(1)
+            for _ in range(3):
+                async with daemon.call(sends_uuid=False) as early:
+                    pass
+            async with daemon.call(sends_uuid=False) as late:
+                await late.hung_up(1)
+                assert late.audio == []
+            refused = await daemon.metric(CLOSED, reason="source_rate")
+            assert refused == 1
+            async with daemon.call(sock=_socket_at("127.0.0.9")) as other:
+                await other.hears(1)
+            await call.hears(3)
+            assert not early.has_hangup
+
+
+def _socket_at(address: str) -> socket.socket:
+    """Return a socket that connects from this address of the machine."""
+    sock = socket.socket()
+    sock.bind((address, 0))
+    return sock
+
+
+# A balancer in front
+
+
+def _proxy_header(source: str, tlvs: bytes = b"", command: int = 0x21) -> bytes:
+    ip = ipaddress.ip_address(source)
+    block = ip.packed + ip.packed + struct.pack(">HH", 40000, 9092) + tlvs
+    family = 0x11 if ip.version == 4 else 0x21
+    return SIGNATURE + struct.pack(">BBH", command, family, len(block)) + block
+
+
+def _behind_a_proxy(**audiosocket: object) -> dict[str, object]:
+    return {"proxy_protocol": "v2", "proxies": ["127.0.0.1/32"], **audiosocket}
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        (_proxy_header("10.0.0.7"), None),
+        (_proxy_header("10.0.0.7", b"\xea\x00\x05hello"), None),
+        (_proxy_header("2001:db8::7"), None),
+        (_proxy_header("::ffff:10.0.0.7"), None),
+        (_proxy_header("192.0.2.7"), "not_allowed"),
+        (_proxy_header("2001:db9::7"), "not_allowed"),
+        (_proxy_header("10.0.0.7", command=0x20), "not_allowed"),  # LOCAL: it is 127.0.0.1
+    ],
+)
+async def test_allow_list_judges_whom_the_proxy_tells(header: bytes, reason: str | None) -> None:
+    options = _behind_a_proxy(allow=["10.0.0.0/8", "2001:db8::/32"])
+    async with daemon_with(listen, **options) as (daemon, _), daemon.call(sends_uuid=False) as call:
+        call.send(header + uuid_message(call.call_id))
+        if reason is None:
+            await call.hears(1)
+            return
+        await call.hung_up()
+        await call.closed()
+        assert call.audio == []
+        assert await daemon.metric(CLOSED, reason=reason) == 1
+        assert daemon.seen == []
+
+
+async def test_proxy_header_in_single_bytes_loses_nothing() -> None:
+    async with daemon_with(listen, **_behind_a_proxy(codec="slin")) as (daemon, agent):
+        async with daemon.call(sends_uuid=False) as call:
+            for byte in _proxy_header("10.0.0.7") + uuid_message(call.call_id):
+                call.send(bytes([byte]))
+                await asyncio.sleep(0.001)
+            await call.hears(1)
+            call.send(audio_message(Kind.SLIN, b"\x10\x20" * 160))
+            connection = await agent.connection()
+            await connection.until(lambda agent: any(any(r.pcm) for r in agent.audio))
+
+
+async def test_audio_that_comes_with_the_proxy_header_is_not_lost() -> None:
+    async with daemon_with(listen, **_behind_a_proxy(codec="slin")) as (daemon, agent):
+        async with daemon.call(sends_uuid=False) as call:
+            loud = audio_message(Kind.SLIN, b"\x10\x20" * 160)
+            call.send(_proxy_header("10.0.0.7") + uuid_message(call.call_id) + loud + loud)
+            connection = await agent.connection()
+            await connection.until(lambda agent: sum(any(r.pcm) for r in agent.audio) == 2)
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        (uuid_message(UUID(int=1)), "bad_proxy_header"),
+        (b"PROXY TCP4 10.0.0.7 10.0.0.1 40000 9092\r\n", "bad_proxy_header"),
+        (_proxy_header("10.0.0.7", b"\x01\x00"), "bad_proxy_header"),
+        (_proxy_header("10.0.0.7")[:20], "uuid_timeout"),
+        (_proxy_header("10.0.0.7"), "uuid_timeout"),
+        (_proxy_header("10.0.0.7") + b"\xfe", "unknown_kind"),
+    ],
+)
+async def test_what_is_no_proxy_header_is_closed(sent: bytes, reason: str) -> None:
+    async with daemon_with(listen, **_behind_a_proxy(uuid_timeout_s=0.3)) as (daemon, _):
+        async with daemon.call(sends_uuid=False) as call:
+            call.send(sent)
+            await call.closed(2)
+            assert call.heard == []
+        assert await daemon.metric(CLOSED, reason=reason) == 1
+        assert await daemon.metric(CLOSED) == 1
+        assert daemon.seen == []
+
+
+async def test_check_of_a_balancer_is_no_call() -> None:
+    async with daemon_with(listen, **_behind_a_proxy()) as (daemon, _):
+        async with daemon.call(sends_uuid=False) as call:
+            call.send(SIGNATURE + b"\x20\x00\x00\x00")
+            call.close()
+            await call.closed()
+        await daemon.metric_reaches(1, CLOSED, reason="empty")
+        assert await daemon.metric(CLOSED) == 1
+
+
+async def test_who_is_no_proxy_is_not_believed() -> None:
+    async with daemon_with(listen, **_behind_a_proxy()) as (daemon, _):
+        async with daemon.call(sends_uuid=False, sock=_socket_at("127.0.0.2")) as call:
+            await call.hung_up()
+            assert await daemon.metric(CLOSED, reason="not_allowed") == 1
+
+
+async def test_rate_is_of_the_source_and_not_of_the_proxy() -> None:
+    async with daemon_with(listen, **_behind_a_proxy(max_connects_per_s=1)) as (daemon, _):
+        for number in range(10):
+            async with daemon.call(sends_uuid=False) as call:
+                call.send(_proxy_header(f"10.0.0.{number}") + uuid_message(call.call_id))
+                await call.hears(1)
+        for _ in range(3):
+            async with daemon.call(sends_uuid=False) as call:
+                call.send(_proxy_header("10.0.1.1") + uuid_message(call.call_id))
+                await call.hears(1)
+        await call.hung_up()
+        assert await daemon.metric(CLOSED, reason="source_rate") == 1
 
 
 def _narrow_socket() -> socket.socket:

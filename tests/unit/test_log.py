@@ -1,9 +1,16 @@
-"""Logging: nothing blocks, repeats are summed up, the format."""
+"""Logging: nothing blocks, repeats are summed up, the formats."""
 
+import json
 import logging
+import os
 import queue
 import re
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,42 +37,156 @@ def record(
     return made
 
 
-def test_line_has_utc_time_level_name_and_message(capsys: pytest.CaptureFixture[str]) -> None:
+def test_line_has_utc_time_level_name_and_message(capfd: pytest.CaptureFixture[str]) -> None:
     with log.logging_to("info"):
         logger.info("call %s: started", "ab")
-    line = capsys.readouterr().err
+    line = capfd.readouterr().err
     assert re.fullmatch(
         r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z INFO    mediad.test: call ab: started\n", line
     )
 
 
-def test_everything_is_written_before_the_block_ends(capsys: pytest.CaptureFixture[str]) -> None:
+def test_everything_is_written_before_the_block_ends(capfd: pytest.CaptureFixture[str]) -> None:
     with log.logging_to("info"):
         for number in range(1000):
             logger.info("number %d", number)
-    assert len(capsys.readouterr().err.splitlines()) == 1000
+    assert len(capfd.readouterr().err.splitlines()) == 1000
 
 
-def test_level_is_ours_and_libraries_only_warn(capsys: pytest.CaptureFixture[str]) -> None:
+def test_level_is_ours_and_libraries_only_warn(capfd: pytest.CaptureFixture[str]) -> None:
     with log.logging_to("debug"):
         logger.debug("of ours")
         logging.getLogger("library").info("of theirs")
         logging.getLogger("library").warning("their warning")
-    written = capsys.readouterr().err
+    written = capfd.readouterr().err
     assert "of ours" in written
     assert "their warning" in written
     assert "of theirs" not in written
 
 
-def test_exception_is_written_with_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+def test_exception_is_written_with_its_traceback(capfd: pytest.CaptureFixture[str]) -> None:
     with log.logging_to("info"):
         try:
             raise ValueError("broken")
         except ValueError:
             logger.exception("call %s failed", "ab")
-    written = capsys.readouterr().err
+    written = capfd.readouterr().err
     assert "call ab failed\nTraceback" in written
     assert written.endswith("ValueError: broken\n")
+
+
+def test_what_is_logged_may_change_afterwards(capfd: pytest.CaptureFixture[str]) -> None:
+    with log.logging_to("info"):
+        words = ["first"]
+        logger.info("%s", words)
+        words[0] = "second"
+    assert "['first']" in capfd.readouterr().err
+
+
+# JSON
+
+CALL_ID = "6f2a1b3c-0d4e-4f5a-8b6c-7d8e9f0a1b2c"
+
+
+def json_of(capfd: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    (line,) = capfd.readouterr().err.splitlines()
+    fields: dict[str, Any] = json.loads(line)
+    return fields
+
+
+def test_json_is_one_object_a_line(capfd: pytest.CaptureFixture[str]) -> None:
+    with log.logging_to("info", "json"):
+        logger.warning('two\nlines, "quotes" and ü')
+    fields = json_of(capfd)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", fields.pop("time"))
+    assert fields == {
+        "level": "warning",
+        "logger": "mediad.test",
+        "message": 'two\nlines, "quotes" and ü',
+    }
+
+
+@pytest.mark.parametrize("message", ["call %s: started", "agent reports an error (call %s)"])
+def test_json_has_the_call(message: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with log.logging_to("info", "json"):
+        logger.info(message, CALL_ID)
+    assert json_of(capfd)["call_id"] == CALL_ID
+
+
+def test_json_has_the_exception_in_a_field(capfd: pytest.CaptureFixture[str]) -> None:
+    with log.logging_to("info", "json"):
+        try:
+            raise ValueError("broken")
+        except ValueError:
+            logger.exception("call %s failed", CALL_ID)
+    fields = json_of(capfd)
+    assert fields["message"] == f"call {CALL_ID} failed"
+    assert fields["call_id"] == CALL_ID
+    assert fields["exception"].startswith("Traceback")
+    assert fields["exception"].endswith("ValueError: broken")
+
+
+def test_what_is_no_unicode_is_written_all_the_same(capfd: pytest.CaptureFixture[str]) -> None:
+    with log.logging_to("info", "json"):
+        logger.info("file %s", os.fsdecode(b"\xff.wav"))
+    assert json_of(capfd)["message"] == "file \udcff.wav"
+
+
+# Nobody reads
+
+SILENT_READER = """
+import logging, sys, time
+from mediad.log import dropped_records, logging_to
+
+with logging_to("info"):
+    began = time.monotonic()
+    for number in range(30_000):
+        logging.getLogger("mediad.test").info("line %d %s", number, "x" * 100)
+    print(time.monotonic() - began, dropped_records(), flush=True)
+"""
+
+
+def test_log_that_nobody_reads_costs_lines_and_no_time(tmp_path: Path) -> None:
+    program = subprocess.Popen(
+        [sys.executable, "-c", SILENT_READER], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    with program:
+        assert program.stdout is not None
+        seconds, dropped = map(float, program.stdout.readline().split())
+        ended_at = time.monotonic()
+        assert program.wait(10) == 0  # though its thread still waits for a reader
+        assert time.monotonic() - ended_at < log._FLUSH_S + 3
+    assert dropped >= 15_000
+    assert seconds < 10
+
+
+def test_descriptor_that_does_not_wait_loses_nothing() -> None:
+    reads, writes = os.pipe()
+    os.set_blocking(writes, False)
+    records: queue.Queue[logging.LogRecord] = queue.Queue()
+    for number in range(2000):  # more than a pipe holds
+        records.put(record("line %d", number, at=1.0))
+    listener = log._Listener(records, writes, log.ConsoleFormatter())
+    listener.start()
+    text = b""
+    while text.count(b"\n") < 2000:
+        time.sleep(0.01)
+        text += os.read(reads, 65536)
+    listener.stop_within(5)
+    os.close(reads)
+    os.close(writes)
+    assert [int(line.split()[-1]) for line in text.splitlines()] == list(range(2000))
+
+
+def test_closed_descriptor_is_no_error() -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    listener = log._Listener(queue.Queue(), writes, log.ConsoleFormatter())
+    listener.handle(record("nobody hears", at=1.0))
+    os.close(writes)
+
+
+# The bound of the queue, and repeats
 
 
 def test_full_queue_drops_and_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,12 +201,12 @@ def test_full_queue_drops_and_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_repeated_warning_is_summed_up_when_logging_ends(
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     with log.logging_to("info"):
         for number in range(8):
             logger.warning("refused %d", number)
-    lines = [line.partition(": ")[2] for line in capsys.readouterr().err.splitlines()]
+    lines = [line.partition(": ")[2] for line in capfd.readouterr().err.splitlines()]
     assert lines[:4] == ["refused 0", "refused 1", "refused 2", "refused 3"]
     assert lines[4].startswith("refused 4 (repeats: ")
     assert lines[5:] == ["3 more in a minute: refused %d"]

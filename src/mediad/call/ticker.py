@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from math import inf
 from typing import Protocol
 
 from mediad.metrics import Metrics
@@ -56,6 +57,14 @@ class Ticker:
         """Tick no more."""
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
+
+    @property
+    def due(self) -> float:
+        """When the next wake-up is due, by the clock; infinity while there is none. Any thread may
+        ask.
+        """
+        return self._due if self._timer is not None else inf
 
     def add(self, call: Ticked) -> None:
         """Tick a call from now on."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mediad.errors import ConfigError
 from mediad.line.line import AGENT_RATE_HZ, CallerItem, Counters, Tick
 
-__all__ = ["AGENT_RATE_HZ", "CORE", "CallerItem", "Counters", "Line", "Tick"]
+__all__ = ["AGENT_RATE_HZ", "CORE", "CallerItem", "Counters", "Line", "PlayoutRoom", "Tick"]
 
 _CHOICES = ("require", "auto", "python")
 
@@ -38,5 +38,6 @@ CORE = _choose_core()
 
 if TYPE_CHECKING or CORE == "python":
     from mediad.line.line import Line
+    from mediad.media.playout import PlayoutRoom
 else:
-    from mediad.line._core import Line
+    from mediad.line._core import Line, PlayoutRoom

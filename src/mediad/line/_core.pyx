@@ -11,7 +11,7 @@ from libc.stdint cimport int16_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
 
-from sys import getsizeof
+from sys import getsizeof, maxsize
 from uuid import UUID
 
 from mediad.line.line import AGENT_RATE_HZ, FILL_AFTER_S, MAX_CHANNELS, Counters, Tick
@@ -41,7 +41,7 @@ from mediad.wire.audiosocket import (
 )
 from mediad.wire.frames import AudioFrame, BadFrame
 
-__all__ = ["Line"]
+__all__ = ["Line", "PlayoutRoom"]
 
 include "_wire.pxi"
 include "_frames.pxi"
@@ -132,14 +132,16 @@ cdef class Line(LineBase):
     cdef long long _agent_frames, _agent_bytes, _bad_frames
     cdef long long _played_frames, _silent_frames, _refused_bytes, _flushed_bytes
 
-    def __cinit__(self, str codec, str g711, double playout_max_s):
+    def __cinit__(
+        self, str codec, str g711, double playout_max_s, PlayoutRoom playout_room=None
+    ):
         self._parser = Parser()
         self._table = _table_of(codec)
         self._g711 = g711
         self._detector = CodecDetector() if codec == "auto" else None
         self._caller_kind = -1
         self._fill_after_s = _FILL_AFTER_S
-        self._playout = Playout(_rate_of_kind[_SLIN], playout_max_s)
+        self._playout = Playout(_rate_of_kind[_SLIN], playout_max_s, playout_room)
         self._set_playout_kind(_SLIN)
 
     def __sizeof__(self):
@@ -226,6 +228,7 @@ cdef class Line(LineBase):
         cdef list items = []
         is_slin = self._detector.add(payload, now)
         if is_slin is None:
+            self._expect_next(len(payload))  # samples, if it is G.711, which lasts longer
             return 0
         if is_slin:
             self._table = NULL
@@ -261,13 +264,16 @@ cdef class Line(LineBase):
             return self._end(Violation("bad_length", detail))
         self._source = Source(payload, table, 1)
         self._count = size if table != NULL else size // 2
-        # Twice what the message lasts: 2 bytes a sample.
-        self._fill_after_s = max(
-            _FILL_AFTER_S, <double> (2 * self._count) / _rate_of_kind[self._caller_kind]
-        )
+        self._expect_next(self._count)
         self._agent_frames_sent += 1
         self.came = AUDIO
         return 0
+
+    cdef void _expect_next(self, Py_ssize_t samples) noexcept:
+        """Wait for the next message as long as twice what this one lasts."""
+        self._fill_after_s = max(
+            _FILL_AFTER_S, <double> (2 * samples) / _rate_of_kind[self._caller_kind]
+        )
 
     cdef Py_ssize_t frame_size(self) noexcept:
         return _audio_frame_size(2 * self._to_agent.size_after(self._count))

@@ -12,10 +12,25 @@ cdef double _EARLY_S = 0.001  # a tick may come this much before its time
 
 @cython.final
 @cython.no_gc
+cdef class PlayoutRoom:
+    """What the playouts that share it may hold together, in bytes."""
+
+    cdef readonly Py_ssize_t max_bytes, held_bytes
+
+    def __cinit__(self, Py_ssize_t max_bytes):
+        self.max_bytes = max_bytes - max_bytes % 2  # whole samples
+
+
+cdef PlayoutRoom _ENDLESS_ROOM = PlayoutRoom(maxsize)
+
+
+@cython.final
+@cython.no_gc
 cdef class Playout:
     """A bounded queue of s16le mono at one rate. When full it refuses the newest audio."""
 
     cdef double _max_s
+    cdef PlayoutRoom _room
     cdef Py_ssize_t frame_size, _max_size, _prebuffer_size
     cdef unsigned char *_queue
     cdef Py_ssize_t _capacity, _start, _end
@@ -26,12 +41,14 @@ cdef class Playout:
     cdef double _dry_at  # if dry: when a frame was due and none was there
     cdef long long _silent, underruns, underrun_frames
 
-    def __cinit__(self, int rate_hz, double max_s):
+    def __cinit__(self, int rate_hz, double max_s, PlayoutRoom room):
         self._max_s = max_s
+        self._room = _ENDLESS_ROOM if room is None else room
         self.set_rate(rate_hz)
         self._marks = []
 
     def __dealloc__(self):
+        self._room.held_bytes -= self.held_bytes()
         free(self._queue)
 
     cdef int set_rate(self, int rate_hz) except -1:
@@ -46,7 +63,10 @@ cdef class Playout:
 
     cdef Py_ssize_t write(self, const void *pcm, Py_ssize_t size, double now) except -1:
         """Queue audio and return how many bytes of its end were refused."""
-        cdef Py_ssize_t taken = min(size, max(self._max_size - self.held_bytes(), 0))
+        cdef Py_ssize_t room = min(
+            self._max_size - self.held_bytes(), self._room.max_bytes - self._room.held_bytes
+        )
+        cdef Py_ssize_t taken = min(size, max(room, 0))
         if taken == 0:
             return size
         if not self._playing and not self._is_filling:
@@ -58,6 +78,7 @@ cdef class Playout:
         self._make_room(taken)
         memcpy(self._queue + self._end, pcm, taken)
         self._end += taken
+        self._room.held_bytes += taken
         self._written += taken
         return size - taken
 
@@ -121,6 +142,7 @@ cdef class Playout:
         pcm[0] = self._queue + self._start
         self._start += size
         self._read += size
+        self._room.held_bytes -= size
         return size
 
     cdef int _reach_marks(self, list events) except -1:
@@ -131,6 +153,7 @@ cdef class Playout:
     cdef Py_ssize_t flush(self) except -1:
         """Drop all that is waiting, marks included, and return its size in bytes."""
         cdef Py_ssize_t dropped = self.held_bytes()
+        self._room.held_bytes -= dropped
         self._start = self._end = 0
         self._marks.clear()
         self._read = self._written

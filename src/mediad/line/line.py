@@ -10,7 +10,7 @@ from typing import NamedTuple
 from mediad.media import g711
 from mediad.media.codec import CodecDetector
 from mediad.media.pcm import mono, without_riff
-from mediad.media.playout import Playout, PlayoutEvent
+from mediad.media.playout import Playout, PlayoutEvent, PlayoutRoom
 from mediad.media.resample import SAMPLE_RATES, Resampler
 from mediad.wire import audiosocket as wire
 from mediad.wire import frames
@@ -78,9 +78,16 @@ class Line:
         codec: What kind 0x10 carries: ``slin``, ``ulaw``, ``alaw``, or ``auto`` to find out.
         g711: The law that ``auto`` takes, ``ulaw`` or ``alaw``.
         playout_max_s: How much agent audio may wait, in seconds.
+        playout_room: What all lines' agent audio may take together.
     """
 
-    def __init__(self, codec: str, g711: str, playout_max_s: float) -> None:
+    def __init__(
+        self,
+        codec: str,
+        g711: str,
+        playout_max_s: float,
+        playout_room: PlayoutRoom | None = None,
+    ) -> None:
         self._parser = wire.Parser()
         self._ended = False
         self._codec = codec
@@ -93,7 +100,7 @@ class Line:
         self._agent_format = (0, 0)  # rate and channels of what the agent sends
         self._odd = b""  # the start of a sample whose end has not come
         self._is_playout_fixed = False
-        self._playout = Playout(wire.RATE_OF_AUDIO_KIND[Kind.SLIN], playout_max_s)
+        self._playout = Playout(wire.RATE_OF_AUDIO_KIND[Kind.SLIN], playout_max_s, playout_room)
         self._set_playout_kind(Kind.SLIN)
         self._caller_messages = self._caller_bytes = 0
         self._agent_frames_sent = self._agent_fill_frames = 0
@@ -135,6 +142,7 @@ class Line:
             return [self._encode(audio, self._codec)]
         is_slin = self._detector.add(audio.payload, now)
         if is_slin is None:
+            self._expect_next(len(audio.payload))  # samples, if it is G.711, which lasts longer
             return []
         self._codec = "slin" if is_slin else self._g711
         held, self._detector = self._detector.take_held(), None
@@ -163,10 +171,13 @@ class Line:
             pcm = g711.decode_alaw(pcm)
         elif len(pcm) % 2:
             return Violation("bad_length", f"kind 0x{audio.kind:02x}: {len(pcm)} bytes of slin")
-        # Twice what the message lasts: 2 bytes a sample.
-        self._fill_after_s = max(FILL_AFTER_S, len(pcm) / self._caller_rate_hz)
+        self._expect_next(len(pcm) // 2)
         self._agent_frames_sent += 1
         return frames.encode_audio(self._to_agent.process(pcm), AGENT_RATE_HZ)
+
+    def _expect_next(self, samples: int) -> None:
+        """Wait for the next message as long as twice what this one lasts."""
+        self._fill_after_s = max(FILL_AFTER_S, 2 * samples / self._caller_rate_hz)
 
     # From the agent to the caller
 

@@ -13,6 +13,7 @@ after the queue ran dry continues the utterance: that gap was an underrun. Later
 utterance.
 """
 
+import sys
 from collections import deque
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ __all__ = [
     "MarkReached",
     "Playout",
     "PlayoutEvent",
+    "PlayoutRoom",
     "Started",
 ]
 
@@ -53,15 +55,27 @@ class MarkReached(NamedTuple):
 PlayoutEvent = Started | Drained | MarkReached
 
 
+class PlayoutRoom:
+    """What the playouts that share it may hold together, in bytes."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes - max_bytes % 2  # whole samples
+        self.held_bytes = 0
+
+
+_ENDLESS_ROOM = PlayoutRoom(sys.maxsize)
+
+
 class Playout:
     """A bounded queue of s16le mono at one rate.
 
-    Full means: the newest audio is refused (what was said first is heard whole); the caller counts
-    it.
+    Full means, it or the room: the newest audio is refused (what was said first is heard whole);
+    the caller counts it.
     """
 
-    def __init__(self, rate_hz: int, max_s: float) -> None:
+    def __init__(self, rate_hz: int, max_s: float, room: PlayoutRoom | None = None) -> None:
         self._max_s = max_s
+        self._room = room or _ENDLESS_ROOM
         self.set_rate(rate_hz)
         self._queue = bytearray()
         self._marks: deque[tuple[int, str]] = deque()
@@ -74,6 +88,9 @@ class Playout:
         self._silent = 0  # frames of silence since dry
         self.underruns = 0
         self.underrun_frames = 0
+
+    def __del__(self) -> None:
+        self._room.held_bytes -= len(self._queue)
 
     def set_rate(self, rate_hz: int) -> None:
         """Change the rate, before anything was queued."""
@@ -88,7 +105,8 @@ class Playout:
 
     def write(self, pcm: bytes, now: float) -> int:
         """Queue audio and return how many bytes of its end were refused."""
-        room = self._max_size - len(self._queue)
+        shared = self._room
+        room = min(self._max_size - len(self._queue), shared.max_bytes - shared.held_bytes)
         taken = pcm[:room] if len(pcm) > room else pcm
         if taken and not self._playing and self._first_at is None:
             self._first_at = now
@@ -96,6 +114,7 @@ class Playout:
                 self._resumes = True
                 self.underruns += 1
         self._queue += taken
+        shared.held_bytes += len(taken)
         self._written += len(taken)
         return len(pcm) - len(taken)
 
@@ -127,6 +146,7 @@ class Playout:
         frame = bytes(self._queue[: self._frame_size])
         del self._queue[: self._frame_size]
         self._read += len(frame)
+        self._room.held_bytes -= len(frame)
         return frame.ljust(self._frame_size, b"\0"), events
 
     def flush(self) -> int:
@@ -134,6 +154,7 @@ class Playout:
         silence.
         """
         dropped = len(self._queue)
+        self._room.held_bytes -= dropped
         self._queue.clear()
         self._marks.clear()
         self._read = self._written

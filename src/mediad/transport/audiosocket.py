@@ -6,20 +6,24 @@ call. EOF is the normal hang-up.
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import os
 import socket
 import time
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import cast
 from uuid import UUID
 
 from mediad.call.registry import Registry
 from mediad.call.session import Session
 from mediad.config import AudioSocket
-from mediad.line import CallerItem, Line
+from mediad.line import CallerItem, Line, PlayoutRoom
 from mediad.metrics import Metrics
 from mediad.pump import Path
+from mediad.transport import proxy_protocol
+from mediad.transport.acceptor import Acceptor, bind, turn_away
+from mediad.transport.proxy_protocol import ProxyHeaderError
+from mediad.transport.source_rate import SourceRate, source_of
 from mediad.wire.audiosocket import HANGUP, CallUuid, Violation
 
 __all__ = ["MAX_WAITING", "AudioSocketListener"]
@@ -29,7 +33,6 @@ logger = logging.getLogger(__name__)
 MAX_WAITING = 1024
 """Connections whose UUID has not come; one more is closed. Asterisk needs 1 ms."""
 
-_BACKLOG = 1024
 _HIGH_WATER_BYTES = 32 * 1024  # a second of unsent audio; then frames are dropped
 _CLOSE_WAIT_S = 2.0  # for Asterisk to close after 0x00
 _STOP_WAIT_S = 1.0  # the same, when we stop
@@ -43,10 +46,18 @@ class AudioSocketListener:
         self.settings = settings
         self.registry = registry
         self.metrics = metrics
+        self.playout_room = PlayoutRoom(settings.playout_max_bytes)
+        metrics.watch(
+            "playout_bytes",
+            "Agent audio held for callers, of audiosocket.playout_max_bytes",
+            lambda: self.playout_room.held_bytes,
+        )
+        self._rate = SourceRate(settings.max_connects_per_s)
+        self._acceptors: list[Acceptor] = []
         self._connections: set[_Connection] = set()
+        self._connecting: set[asyncio.Task[None]] = set()
         self._is_idle = asyncio.Event()
         self._is_idle.set()
-        self._server: asyncio.Server | None = None
 
     async def start(self) -> tuple[str, int]:
         """Listen; return the address.
@@ -54,20 +65,27 @@ class AudioSocketListener:
         Raises:
             OSError: If the address cannot be bound.
         """
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: _Connection(self), self.settings.host, self.settings.port, backlog=_BACKLOG
-        )
-        host, port = self._server.sockets[0].getsockname()[:2]
+        sockets = await bind(self.settings.host, self.settings.port)
+        self._acceptors = [Acceptor(sock, self._accepted, self.metrics) for sock in sockets]
+        for acceptor in self._acceptors:
+            acceptor.start()
+        host, port = sockets[0].getsockname()[:2]
         return host, port
 
     def stop(self) -> None:
         """Listen no more, and send away who has not said yet which call it is."""
-        if self._server is not None:
-            self._server.close()
+        for acceptor in self._acceptors:
+            acceptor.stop()
+        self._acceptors = []
         for connection in list(self._connections):
             if not connection.has_call:
                 connection.hang_up()
+
+    def reload(self, settings: AudioSocket) -> None:
+        """Take other settings for the connections to come; the address stays."""
+        if settings.max_connects_per_s != self.settings.max_connects_per_s:
+            self._rate = SourceRate(settings.max_connects_per_s)
+        self.settings = settings
 
     async def closed(self) -> None:
         """Wait until Asterisk has closed its connections; do not wait for long."""
@@ -76,6 +94,41 @@ class AudioSocketListener:
                 await self._is_idle.wait()
         for connection in list(self._connections):
             connection.cut()
+
+    def _accepted(self, sock: socket.socket, address: str) -> None:
+        """Take a connection, or send it away while that costs least: nothing is made for it yet."""
+        source = source_of(address)
+        if self.settings.proxy_protocol == "off":
+            refusal = self.refusal_of(source)
+        else:
+            refusal = None if _is_in(self.settings.proxies, source) else "not_allowed"
+            if refusal:
+                logger.warning("connection from %s refused: not in audiosocket.proxies", source)
+        if refusal:
+            self.metrics.connections_closed.labels(refusal).inc()
+            turn_away(sock)
+            return
+        task = asyncio.get_running_loop().create_task(self._connect(sock, source))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    async def _connect(self, sock: socket.socket, source: IPv4Address | IPv6Address) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.connect_accepted_socket(lambda: _Connection(self, source), sock)
+        except OSError as exc:
+            logger.warning("connection from %s lost: %s", source, exc)
+            sock.close()
+
+    def refusal_of(self, source: IPv4Address | IPv6Address) -> str | None:
+        """Return why whoever calls may not, as a counter's label; None when it may. This counts."""
+        if not _is_in(self.settings.allow, source):
+            logger.warning("connection from %s refused: not in audiosocket.allow", source)
+            return "not_allowed"
+        if not self._rate.take(source, time.monotonic()):
+            logger.warning("connection from %s refused: audiosocket.max_connects_per_s", source)
+            return "source_rate"
+        return None
 
     def made(self, connection: "_Connection") -> None:
         """Take note of a connection."""
@@ -93,22 +146,19 @@ class AudioSocketListener:
         """Whether too many connections wait for their UUID."""
         return len(self._connections) - self.registry.live > MAX_WAITING
 
-    def allows(self, address: str) -> bool:
-        """Tell whether ``audiosocket.allow`` lets this address connect."""
-        ip = ipaddress.ip_address(address)
-        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
-            ip = ip.ipv4_mapped
-        allow = self.settings.allow
-        return not allow or any(ip in network for network in allow if network.version == ip.version)
-
 
 class _Connection(asyncio.Protocol):
     """One connection: bytes to the line, its items to the call, the call's messages out."""
 
-    def __init__(self, listener: AudioSocketListener) -> None:
+    def __init__(self, listener: AudioSocketListener, source: IPv4Address | IPv6Address) -> None:
         self._listener = listener
+        self._source = source  # the peer's, until a proxy has told the caller's
         settings = listener.settings
-        self._line = Line(settings.codec, settings.g711, settings.playout_max_s)
+        # What has come of the proxy's header; None when there is none, or no more.
+        self._proxy_header = None if settings.proxy_protocol == "off" else bytearray()
+        self._line = Line(
+            settings.codec, settings.g711, settings.playout_max_s, listener.playout_room
+        )
         self._session: Session | None = None
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -126,12 +176,7 @@ class _Connection(asyncio.Protocol):
         listener.made(self)
         _set_options(transport, listener.settings.dead_peer_s)
         transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
-        peer = transport.get_extra_info("peername")
-        address = peer[0] if peer else None  # None: it is gone again
-        if listener.settings.allow and (address is None or not listener.allows(address)):
-            logger.warning("connection from %s refused: not in audiosocket.allow", address)
-            self._refuse("not_allowed", HANGUP)
-        elif (refusal := listener.registry.refusal()) is not None:
+        if (refusal := listener.registry.refusal()) is not None:
             self._refuse(refusal, HANGUP)
         elif listener.is_crowded:
             logger.warning("connection refused: %d wait for their UUID", MAX_WAITING)
@@ -144,6 +189,10 @@ class _Connection(asyncio.Protocol):
         if self._is_ended:
             return
         self._has_data = True
+        if self._proxy_header is not None:
+            data = self._read_proxy_header(data)
+            if not data:
+                return
         items = self._line.receive_caller(data, time.monotonic())
         if not items:
             return
@@ -179,6 +228,30 @@ class _Connection(asyncio.Protocol):
         self._is_paused = False
 
     # The start of a call
+
+    def _read_proxy_header(self, data: bytes) -> bytes:
+        """Take the header of a balancer; return what came after it."""
+        assert self._proxy_header is not None
+        self._proxy_header += data
+        try:
+            header = proxy_protocol.parse(self._proxy_header)
+        except ProxyHeaderError as exc:
+            logger.warning("connection from %s closed: %s", self._source, exc)
+            self._refuse("bad_proxy_header", b"")
+            return b""
+        if header is None:
+            return b""
+        rest = bytes(self._proxy_header[header.size :])
+        self._proxy_header = None
+        self._has_data = bool(rest)  # a balancer's check sends no more than its header
+        if header.address is not None:
+            self._source = source_of(header.address)
+        if (refusal := self._listener.refusal_of(self._source)) is not None:
+            self._refuse(refusal, HANGUP)
+            if self._transport is not None:
+                self._transport.close()  # as for who is turned away: it keeps no file open
+            return b""
+        return rest
 
     def _begin(self, items: list[CallerItem]) -> bool:
         first = items[0]
@@ -297,6 +370,13 @@ class _Connection(asyncio.Protocol):
         transport.write(farewell)
         transport.write_eof()
         self._timer = asyncio.get_running_loop().call_later(_CLOSE_WAIT_S, transport.abort)
+
+
+def _is_in(
+    networks: tuple[IPv4Network | IPv6Network, ...], source: IPv4Address | IPv6Address
+) -> bool:
+    """Tell whether the address is in one of the networks; if there are none, every address is."""
+    return not networks or any(source in network for network in networks)
 
 
 def _cause_of(end: Exception | None) -> str:

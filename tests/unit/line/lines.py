@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mediad.line import CallerItem, Line
+from mediad.line import CallerItem, Line, PlayoutRoom
 from mediad.line import line as specification
+from mediad.media import playout
 from mediad.wire import frames
 from mediad.wire.audiosocket import (
     AUDIO_KIND_OF_RATE,
@@ -44,9 +45,23 @@ def compiled_line() -> type[Line]:
     return cast(type[Line], _core.Line)
 
 
-def new_line(core: type[Line], codec: str = "slin", playout_max_s: float = 60.0) -> Line:
+def new_room(core: type[Line], max_bytes: int) -> PlayoutRoom:
+    """Return a room for lines of this class."""
+    if core is specification.Line:
+        return playout.PlayoutRoom(max_bytes)
+    from mediad.line import _core
+
+    return cast(PlayoutRoom, _core.PlayoutRoom(max_bytes))
+
+
+def new_line(
+    core: type[Line],
+    codec: str = "slin",
+    playout_max_s: float = 60.0,
+    playout_room: PlayoutRoom | None = None,
+) -> Line:
     """Return a line whose call has begun at 0.0."""
-    line = core(codec=codec, g711="ulaw", playout_max_s=playout_max_s)
+    line = core(codec=codec, g711="ulaw", playout_max_s=playout_max_s, playout_room=playout_room)
     line.receive_caller(UUID_MESSAGE, 0.0)
     return line
 

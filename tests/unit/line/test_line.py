@@ -31,6 +31,7 @@ from tests.unit.line.lines import (
     downlink,
     line_at,
     new_line,
+    new_room,
     noise,
     pcm_of_frame,
     pcm_of_message,
@@ -205,6 +206,17 @@ def test_long_messages_get_no_silence_in_between(core: type[Line]) -> None:
     assert line.tick(1.12).to_agent is not None
 
 
+@pytest.mark.parametrize("size", [960, 1920], ids=["ulaw", "slin"])
+def test_long_messages_get_no_silence_in_between_while_auto_decides(
+    core: type[Line], size: int
+) -> None:
+    line = new_line(core, codec="auto")
+    for index in range(10):
+        line.receive_caller(audio_message(Kind.SLIN, bytes(size)), index * 0.12)
+        assert [line.tick(index * 0.12 + at).to_agent for at in (0.02, 0.06, 0.1)] == [None] * 3
+    assert line.counters().agent_frames_sent == 10
+
+
 def test_a_burst_after_a_hole_is_forwarded_at_once(core: type[Line]) -> None:
     line = new_line(core)
     line.receive_caller(SILENT_20_MS, 0.0)
@@ -350,6 +362,35 @@ def test_a_full_playout_refuses_the_newest(core: type[Line]) -> None:
     assert line.held_ms == 100
     assert line.counters().refused_bytes == 3200
     assert np.array_equal(downlink(line), samples[:1600])
+
+
+def test_lines_refuse_what_is_beyond_their_common_room(core: type[Line]) -> None:
+    room = new_room(core, 8001)
+    one, other = (new_line(core, playout_room=room) for _ in range(2))
+    samples = noise(9, 3200)
+    for line in (one, other):
+        line.receive_caller(audio_message(Kind.SLIN16, bytes(640)), 0.0)
+        line.receive_agent(agent_message(samples), 1.0)
+    assert (one.held_ms, other.held_ms) == (200, 50)
+    assert (one.counters().refused_bytes, other.counters().refused_bytes) == (0, 4800)
+    assert room.held_bytes == room.max_bytes == 8000  # no half of a sample
+    assert np.array_equal(downlink(other)[:800], samples[:800])
+    assert room.held_bytes == 6400
+
+
+def test_room_is_given_back_by_playing_flushing_and_ending(core: type[Line]) -> None:
+    room = new_room(core, 100_000)
+    played, flushed, ended = (new_line(core, playout_room=room) for _ in range(3))
+    for line in (played, flushed, ended):
+        line.receive_agent(agent_message(noise(10, 3201)), 1.0)
+    held = room.held_bytes
+    assert held > 9_000
+    downlink(played)
+    assert room.held_bytes == held // 3 * 2
+    flushed.flush()
+    assert room.held_bytes == held // 3
+    del ended, line
+    assert room.held_bytes == 0
 
 
 def test_a_flush_leaves_not_one_stale_byte(core: type[Line]) -> None:
