@@ -44,6 +44,9 @@ ENTRYPOINT ["mediad"]
 CMD ["agent", "--host", "0.0.0.0"]
 
 FROM runtime AS mediad
+ENV STATE_DIRECTORY=/var/lib/mediad
+RUN install -d -o mediad -m 0700 "$STATE_DIRECTORY"
+VOLUME /var/lib/mediad
 RUN --mount=type=bind,from=builder,source=/wheels,target=/wheels \
     pip install --no-cache-dir --no-index --find-links /wheels mediad
 USER mediad

@@ -5,6 +5,7 @@ Each writes the line "… takes calls on HOST:PORT" when it is ready.
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -88,6 +89,7 @@ def running(
     ours = {**os.environ, **(extra or {})}
     environment = {name: value for name, value in ours.items() if not name.startswith("MEDIAD_")}
     environment |= _environment(kind, agent_port, ca_file)
+    shutil.rmtree(CACHE / "state", ignore_errors=True)  # each run begins with an empty database
     with log.open("w") as file:
         process = subprocess.Popen(
             command,
@@ -137,8 +139,10 @@ def _environment(kind: Kind, agent_port: int, ca_file: Path | None) -> dict[str,
         "MEDIAD_AUDIOSOCKET__PORT": "0",
         "MEDIAD_AUDIOSOCKET__CODEC": "slin",
         "MEDIAD_AUDIOSOCKET__MAX_CALLS": "4000",
+        "MEDIAD_AUDIOSOCKET__DRAIN_TIMEOUT_S": "0",
         "MEDIAD_HTTP__PORT": "0",
         "MEDIAD_AI__AGENT_URL": f"{scheme}://127.0.0.1:{agent_port}/{{call_id}}",
+        "MEDIAD_DATABASE__DIRECTORY": str(CACHE / "state"),
         "MEDIAD_CORE": "python" if kind is Kind.MEDIAD_PYTHON else "require",
     }
     if ca_file is not None:

@@ -1,14 +1,20 @@
 """Run mediad as a program for a test, on free ports of 127.0.0.1."""
 
 import asyncio
+import json
 import os
 import re
+import signal
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
 
-__all__ = ["MediadProcess", "run_mediad"]
+__all__ = ["MediadProcess", "run_mediad", "run_telling_mediad"]
 
+_ROOT = Path(__file__).parents[1]
 _WAIT_S = 20.0
 _STOP_S = 10.0
 
@@ -23,6 +29,8 @@ class MediadProcess:
         self._process = process
         self._changed = asyncio.Condition()
         self.log: list[str] = []
+        self.told: list[dict[str, Any]] = []
+        """Its events, as `tests.integration.telling_mediad` prints them."""
         self.audiosocket: tuple[str, int] = ("", 0)
         self.http: tuple[str, int] = ("", 0)
 
@@ -40,6 +48,12 @@ class MediadProcess:
                 self.log.append(line.decode())
                 self._changed.notify_all()
 
+    async def read_events(self) -> None:
+        """Take what it tells until it ends."""
+        while self._process.stdout is not None and (line := await self._process.stdout.readline()):
+            if line.endswith(b"\n"):  # else it was killed while it wrote
+                self.told.append(json.loads(line))
+
     async def wait_for_log(self, words: str) -> str:
         """Return the first line that has these words."""
         async with asyncio.timeout(_WAIT_S), self._changed:
@@ -54,38 +68,79 @@ class MediadProcess:
         self.audiosocket = (found[1], int(found[2]))
         self.http = (found[3], int(found[4]))
 
+    async def metric(self, name: str) -> float:
+        """Return a metric without labels."""
+        reader, writer = await asyncio.open_connection(*self.http)
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: mediad\r\nConnection: close\r\n\r\n")
+        answer = (await reader.read()).decode()
+        writer.close()
+        await writer.wait_closed()
+        (line,) = [line for line in answer.splitlines() if line.startswith(f"{name} ")]
+        return float(line.split(" ")[1])
+
+    async def kill(self) -> None:
+        """End it as a crash would: nothing it holds is written."""
+        self._process.kill()
+        await self._process.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
     async def stop(self) -> int:
         """Ask it to stop, and return its exit status."""
         if self._process.returncode is None:
             self._process.terminate()
+        return await self.ended()
+
+    async def ended(self) -> int:
+        """Wait for its end, and return its exit status."""
         async with asyncio.timeout(_STOP_S):
             return await self._process.wait()
 
 
-@asynccontextmanager
-async def run_mediad(agent_url: str, **settings: str) -> AsyncIterator[MediadProcess]:
+def run_mediad(agent_url: str, **settings: str) -> AbstractAsyncContextManager[MediadProcess]:
     """Run mediad while the block lasts.
 
     Args:
         agent_url: Where its agent is; empty when agents dial in.
         settings: More of them, as ``audiosocket__codec="slin"``.
     """
-    environment = {
-        "MEDIAD_AUDIOSOCKET__PORT": "0",
-        "MEDIAD_HTTP__PORT": "0",
-        "MEDIAD_AI__LISTEN_PORT": "0",
-        "MEDIAD_AI__AGENT_URL": agent_url,
-    } | {f"MEDIAD_{name.upper()}": value for name, value in settings.items()}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "mediad", "serve"),
-        env=os.environ | environment,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    mediad = MediadProcess(process)
-    reading = asyncio.create_task(mediad.read_log())
-    try:
-        await mediad.wait_until_ready()
-        yield mediad
-    finally:
-        await mediad.stop()
-        await reading
+    return _run(("-m", "mediad", "serve"), agent_url, settings)
+
+
+def run_telling_mediad(
+    agent_url: str, **settings: str
+) -> AbstractAsyncContextManager[MediadProcess]:
+    """Do the same with a mediad whose events stand in `MediadProcess.told`."""
+    return _run(("-m", "tests.integration.telling_mediad"), agent_url, settings)
+
+
+@asynccontextmanager
+async def _run(
+    command: Sequence[str], agent_url: str, settings: Mapping[str, str]
+) -> AsyncIterator[MediadProcess]:
+    with tempfile.TemporaryDirectory(prefix="mediad-tests-") as directory:
+        environment = {
+            "MEDIAD_AUDIOSOCKET__PORT": "0",
+            "MEDIAD_HTTP__PORT": "0",
+            "MEDIAD_AI__LISTEN_PORT": "0",
+            "MEDIAD_AI__AGENT_URL": agent_url,
+            "MEDIAD_AUDIOSOCKET__DRAIN_TIMEOUT_S": "1",
+            "MEDIAD_DATABASE__DIRECTORY": directory,
+        } | {f"MEDIAD_{name.upper()}": value for name, value in settings.items()}
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, *command),
+            cwd=_ROOT,
+            env=os.environ | environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        mediad = MediadProcess(process)
+        reading = asyncio.gather(mediad.read_log(), mediad.read_events())
+        try:
+            await mediad.wait_until_ready()
+            yield mediad
+        finally:
+            await mediad.stop()
+            await reading

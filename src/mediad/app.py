@@ -13,17 +13,20 @@ from typing import Self
 from mediad.ai.agent import Connector
 from mediad.ai.connect import CallInfo, DialOut, client_tls
 from mediad.ai.dial_in import DialIn, DialInServer
-from mediad.api.http import HttpServer, make_app
 from mediad.bus.bus import Bus
 from mediad.call.registry import Registry
 from mediad.call.ticker import Ticker
 from mediad.config import ENV_PREFIX, Settings
+from mediad.control import Control
 from mediad.errors import ConfigError
 from mediad.line import CORE
 from mediad.log import dropped_records
+from mediad.loop_watch import LoopWatch
 from mediad.media import tone
 from mediad.media.resample import SAMPLE_RATES, filter_bank
 from mediad.metrics import Metrics
+from mediad.sd_notify import READY, STOPPING, WATCHDOG, SdNotify
+from mediad.store.journal import Journal
 from mediad.transport.audiosocket import MAX_WAITING, AudioSocketListener
 from mediad.wav import WavError, read_wav
 from mediad.wire import frames
@@ -35,6 +38,8 @@ logger = logging.getLogger(__name__)
 _FILES_PER_CALL = 2  # the caller's socket and the agent's
 _OTHER_FILES = 64
 _HANG_UP_S = 2.0  # for live calls to get their 0x00 when we stop
+_CLOSE_S = 5.0  # for the disk to take the last facts
+_SWITCH_S = 0.0005  # the media loop waits at most so long for another thread's Python
 _GC_THRESHOLD = 50_000  # allocations between young collections; a full one holds every call up
 
 
@@ -44,11 +49,25 @@ class App:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        self.settings = settings
         self._metrics = Metrics()
         self._is_ready = False
-        self.bus = Bus(self._metrics)
+        self._journal = Journal(
+            settings.database.journal_file,
+            settings.journal.max_bytes,
+            settings.journal.fsync,
+            self._metrics,
+        )
+        self.bus = Bus(self._metrics, self._journal.offer)
         self._ticker = Ticker(self._metrics)
+        self._systemd = SdNotify()
+        watchdog_s = self._systemd.watchdog_s
+        self._watch = LoopWatch(
+            lambda: self._ticker.due,
+            self._metrics,
+            lambda: self._systemd.notify(WATCHDOG),
+            watchdog_s and watchdog_s / 2,
+        )
         self._tls = client_tls(settings.ai)
         self._dial_in = None if settings.ai.agent_url else DialInServer(settings.ai, self._metrics)
         self._metrics.watch(
@@ -58,8 +77,7 @@ class App:
             settings, self.bus, self._metrics, self._ticker, self._connector, _load_prompt(settings)
         )
         self._listener = AudioSocketListener(settings.audiosocket, self.calls, self._metrics)
-        app = make_app(self._metrics.registry, self._problems)
-        self._http = HttpServer(settings.http, app)
+        self._control = Control(settings, self.bus, self._journal, self._metrics, self._problems)
         self.audiosocket_address = ("", 0)
         self.http_address = ("", 0)
         self.dial_in_address: tuple[str, int] | None = None
@@ -80,9 +98,21 @@ class App:
     ) -> None:
         await self._stop()
 
+    async def drain(self) -> None:
+        """Answer new calls with 0x00 and /readyz with 503; let the live calls go on for a while."""
+        self._systemd.notify(STOPPING)
+        timeout_s = self.settings.audiosocket.drain_timeout_s
+        logger.info("stopping: %d live calls may go on for %g s", self.calls.live, timeout_s)
+        await self.calls.drain(timeout_s)
+        if self.calls.live:
+            logger.info("stopping: %d live calls are hung up", self.calls.live)
+
     async def _start(self) -> None:
-        ai = self._settings.ai
-        self.http_address = await _bind("http", self._http.start)
+        ai = self.settings.ai
+        ended = await asyncio.to_thread(self._journal.open)
+        if ended:
+            logger.warning("%d calls that a crash had cut off are ended", ended)
+        self.http_address = await _bind("http", self._control.start)
         if self._dial_in is not None:
             self.dial_in_address = await _bind("ai", self._dial_in.start)
         for rate_hz in SAMPLE_RATES & {8000, 16000, 22050, 24000, 44100, 48000}:
@@ -92,11 +122,14 @@ class App:
         self._ticker.start()
         self.audiosocket_address = await _bind("audiosocket", self._listener.start)
         self._is_ready = True
+        self._systemd.notify(READY)
+        self._watch.start()
         logger.info(
             "mediad takes calls on %s:%d, HTTP on %s:%d, agents at %s (%s core)",
             *self.audiosocket_address,
             *self.http_address,
-            ", ".join(ai.agent_url) or self.dial_in_address,
+            # Without the query: somebody may have put a key there.
+            ", ".join(url.partition("?")[0] for url in ai.agent_url) or self.dial_in_address,
             CORE,
         )
 
@@ -105,36 +138,39 @@ class App:
         self._listener.stop()
         await self.calls.stop(_HANG_UP_S)
         await self._listener.closed()
+        self._watch.stop()
         self._ticker.stop()
         if self._dial_in is not None:
             self._dial_in.stop()
-        await self._http.stop()
+        await self._control.stop()
+        await asyncio.to_thread(self._journal.close, _CLOSE_S)
+        self._systemd.close()
 
     def _connector(self, call: CallInfo, on_token: Callable[[str], None]) -> Connector:
         if self._dial_in is not None:
-            return DialIn(self._dial_in, self._settings.ai, self._metrics, on_token)
-        return DialOut(self._settings.ai, call, self._metrics, self._tls)
+            return DialIn(self._dial_in, self.settings.ai, self._metrics, on_token)
+        return DialOut(self.settings.ai, call, self._metrics, self._tls)
 
     def _problems(self) -> dict[str, str]:
         if not self._is_ready:
             return {"audiosocket": "starting or stopping"}
-        refusal = self.calls.refusal()
-        return {"calls": refusal} if refusal else {}
+        problems = {"calls": self.calls.refusal(), "journal": self._journal.problem}
+        return {part: problem for part, problem in problems.items() if problem}
 
 
-async def serve(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT; a second one ends the process at once."""
+async def serve(app: App) -> None:
+    """Run until SIGTERM or SIGINT, and then until the live calls are over, for as long as
+    ``audiosocket.drain_timeout_s``. A second signal ends the process at once.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def on_signal() -> None:
         if stop.is_set():
             sys.exit(130)
-        logger.info("stopping: %d live calls are hung up", app.calls.live)
         stop.set()
 
-    _raise_file_limit(settings)
-    app = App(settings)
+    _raise_file_limit(app.settings)
     async with app:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, on_signal)
@@ -142,7 +178,9 @@ async def serve(settings: Settings) -> None:
         gc.collect()
         gc.freeze()
         gc.set_threshold(_GC_THRESHOLD, 20, 50)
+        sys.setswitchinterval(_SWITCH_S)
         await stop.wait()
+        await app.drain()
 
 
 def _raise_file_limit(settings: Settings) -> None:

@@ -11,21 +11,10 @@ import click
 import uvloop
 
 import mediad
-from mediad.config import Settings, load_settings
+from mediad.config_option import config_option, load
 from mediad.errors import MediadError
 
 __all__ = ["main"]
-
-DEFAULT_CONFIG = Path("/etc/mediad/mediad.toml")
-
-_config_option = click.option(
-    "--config",
-    "-c",
-    "config",
-    type=click.Path(path_type=Path, dir_okay=False),
-    envvar="MEDIAD_CONFIG",
-    help=f"Settings file; {DEFAULT_CONFIG} if it exists, else the built-in defaults.",
-)
 
 
 def _version() -> str:
@@ -43,7 +32,12 @@ def _print_version(context: click.Context, _: click.Parameter, value: bool) -> N
 class _Commands(click.Group):
     """A group whose larger commands are imported when used: ``serve`` needs none of them."""
 
-    _LATER = {"call": "mediad.call_command", "demo": "mediad.demo.command"}
+    _LATER = {
+        "call": "mediad.call_command",
+        "demo": "mediad.demo.command",
+        "journal": "mediad.store.journal_command",
+        "migrate": "mediad.store.migrate_command",
+    }
 
     def list_commands(self, context: click.Context) -> list[str]:
         return sorted((*super().list_commands(context), *self._LATER))
@@ -74,30 +68,31 @@ def cli() -> None:
 
 
 @cli.command()
-@_config_option
+@config_option
 def serve(config: Path | None) -> None:
     """Take calls until SIGTERM or Ctrl-C.
 
     Every setting is in config/mediad.toml; each can also come from the environment, as
     MEDIAD_AUDIOSOCKET__PORT=9092.
     """
-    settings = _load(config)
+    settings = load(config)
+    from mediad.app import App
     from mediad.app import serve as run
     from mediad.log import logging_to
 
-    with logging_to(settings.log.level):
-        uvloop.run(run(settings))
+    with logging_to(settings.log.level, settings.log.format):
+        uvloop.run(run(App(settings)))
 
 
 @cli.command("check-config")
-@_config_option
+@config_option
 @click.option("--json", "as_json", is_flag=True, help="Print the settings in force as JSON.")
 def check_config(config: Path | None, as_json: bool) -> None:
     """Check a settings file and the environment, and show what would be in force.
 
     Exit status 2 if something is wrong; each line names file, table and key.
     """
-    settings = _load(config)
+    settings = load(config)
     tables: dict[str, dict[str, Any]] = settings.model_dump(mode="json")
     if as_json:
         click.echo(json.dumps(tables, indent=2))
@@ -152,12 +147,6 @@ def _toml(value: object) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{json.dumps(key)} = {_toml(value[key])}" for key in value) + "}"
     return json.dumps(value, ensure_ascii=False)
-
-
-def _load(config: Path | None) -> Settings:
-    if config is None and DEFAULT_CONFIG.exists():
-        config = DEFAULT_CONFIG
-    return load_settings(config)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
@@ -14,6 +15,8 @@ from mediad.bus.bus import Subscription
 from mediad.bus.events import Event
 from mediad.config import Settings
 from tests.fakes.asterisk import AsteriskCall
+
+_STATE = tempfile.TemporaryDirectory(prefix="mediad-tests-")
 
 
 class Seen(NamedTuple):
@@ -102,14 +105,18 @@ def settings(
     *,
     audiosocket: dict[str, Any] | None = None,
     ai: dict[str, Any] | None = None,
+    database: dict[str, Any] | None = None,
 ) -> Settings:
-    """Return settings with free ports; an empty ``agent_url`` lets agents dial in."""
+    """Return settings with free ports and a directory of their own; an empty ``agent_url`` lets
+    agents dial in.
+    """
     urls = (agent_url,) if isinstance(agent_url, str) else agent_url
     return Settings.model_validate(
         {
             "audiosocket": {"port": 0, **(audiosocket or {})},
             "http": {"port": 0},
             "ai": {"agent_url": urls, "listen_port": 0, "connect_timeout_s": 3, **(ai or {})},
+            "database": {"directory": tempfile.mkdtemp(dir=_STATE.name), **(database or {})},
         }
     )
 

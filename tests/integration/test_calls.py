@@ -245,9 +245,9 @@ async def test_call_leaves_no_task_and_no_garbage(how: str) -> None:
 async def _live(daemon: Daemon, call: AsteriskCall, how: str) -> None:
     """Live a call to its end."""
     if how == "dial-in":
-        created = await daemon.event("call_created", call)
+        awaited = await daemon.event("agent_awaited", call)
         assert daemon.app.dial_in_address is not None
-        async with dial_in(daemon.app.dial_in_address, created.data["agent_token"]):
+        async with dial_in(daemon.app.dial_in_address, awaited.data["agent_token"]):
             await call.hears(20)
             call.close()
             await daemon.hung_up(call)

@@ -4,12 +4,9 @@ import asyncio
 import contextlib
 import os
 import random
-import re
-import sys
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import Awaitable
 from pathlib import Path
-from typing import NamedTuple
 from uuid import uuid4
 
 import pytest
@@ -26,7 +23,7 @@ from mediad.wire.audiosocket import (
 )
 from tests.fakes.agent import AgentConnection, FakeAgent
 from tests.fakes.asterisk import SILENCE, AsteriskCall
-from tests.integration.test_agent_link import free_port
+from tests.mediad_process import MediadProcess, run_mediad
 
 CALLER_MESSAGES = 1_500_000  # half the connections are cut before all is read
 AGENT_MESSAGES = 200_000
@@ -37,72 +34,30 @@ VIOLATIONS = ("unknown_kind", "bad_length", "second_uuid", "bad_digit", "no_uuid
 _CONNECTIONS = 8  # at once
 
 
-class Daemon(NamedTuple):
-    """``mediad serve`` as a process of its own."""
-
-    process: asyncio.subprocess.Process
-    port: int
-    log: Path
-
-    def rss_kib(self) -> int:
-        """Return the memory in use."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(status.partition("VmRSS:")[2].split()[0])
-
-    async def metrics(self) -> dict[str, float]:
-        """Return what /metrics shows."""
-        found = re.search(r"HTTP on ([^:]+):(\d+)", self.log.read_text())
-        assert found is not None
-        reader, writer = await asyncio.open_connection(found[1], int(found[2]))
-        writer.write(b"GET /metrics HTTP/1.1\r\nHost: mediad\r\nConnection: close\r\n\r\n")
-        text = (await reader.read()).decode()
-        writer.close()
-        lines = (line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("mediad_"))
-        return {name: float(value) for name, value in lines}
-
-    async def serves(self) -> None:
-        """Check that a new call gets what its agent says."""
-        async with asyncio.timeout(20):
-            while True:
-                async with AsteriskCall(("127.0.0.1", self.port)) as call:
-                    with contextlib.suppress(TimeoutError):
-                        await call.hears(5, timeout_s=2)
-                        return
+def rss_kib(mediad: MediadProcess) -> int:
+    """Return the memory in use."""
+    status = Path(f"/proc/{mediad.pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0])
 
 
-@contextlib.asynccontextmanager
-async def served(agent_url: str, folder: Path) -> AsyncIterator[Daemon]:
-    """Run the daemon."""
-    port = free_port()
-    variables = {
-        "MEDIAD_AUDIOSOCKET__PORT": str(port),
-        "MEDIAD_AUDIOSOCKET__MAX_CALLS": str(_CONNECTIONS * 4),
-        "MEDIAD_AUDIOSOCKET__PLAYOUT_MAX_S": "2",
-        "MEDIAD_HTTP__PORT": "0",
-        "MEDIAD_AI__AGENT_URL": agent_url,
-    }
-    inherited = {name: value for name, value in os.environ.items() if "MEDIAD_" not in name}
-    core = {"MEDIAD_CORE": os.environ["MEDIAD_CORE"]} if "MEDIAD_CORE" in os.environ else {}
-    log = folder / "log"
-    with log.open("wb") as file:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "mediad", "serve"),
-            env=inherited | core | variables,
-            stderr=file,
-        )
-    daemon = Daemon(process, port, log)
-    try:
-        async with asyncio.timeout(20):
-            while True:
-                with contextlib.suppress(OSError):
-                    await daemon.serves()
-                    break
-                await asyncio.sleep(0.1)
-        yield daemon
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        assert await process.wait() == 0
+async def metrics_of(mediad: MediadProcess) -> dict[str, float]:
+    """Return what /metrics shows."""
+    reader, writer = await asyncio.open_connection(*mediad.http)
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: mediad\r\nConnection: close\r\n\r\n")
+    text = (await reader.read()).decode()
+    writer.close()
+    lines = (line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("mediad_"))
+    return {name: float(value) for name, value in lines}
+
+
+async def check_it_serves(mediad: MediadProcess) -> None:
+    """Check that a new call gets what its agent says."""
+    async with asyncio.timeout(20):
+        while True:
+            async with AsteriskCall(mediad.audiosocket) as call:
+                with contextlib.suppress(TimeoutError):
+                    await call.hears(5, timeout_s=2)
+                    return
 
 
 class Fuzzer:
@@ -177,14 +132,14 @@ _AGENT_FRAMES = [
 ]
 
 
-async def fuzz_caller(daemon: Daemon, fuzzer: Fuzzer, until: int, deadline: float) -> None:
+async def fuzz_caller(mediad: MediadProcess, fuzzer: Fuzzer, until: int, deadline: float) -> None:
     """Make connections until so many messages were sent."""
     rng = fuzzer.random
     while fuzzer.messages < until and time.monotonic() < deadline:
         fuzzer.connections += 1
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(5):
-                reader, writer = await asyncio.open_connection("127.0.0.1", daemon.port)
+                reader, writer = await asyncio.open_connection(*mediad.audiosocket)
                 if rng.random() > 0.02:
                     writer.write(uuid_message(uuid4()))
                 await _send_and_leave(writer, fuzzer.caller_messages(), rng)
@@ -205,7 +160,7 @@ async def _send_and_leave(writer: asyncio.StreamWriter, data: bytes, rng: random
             await writer.wait_closed()
 
 
-async def test_a_million_messages_leave_the_daemon_serving(tmp_path: Path) -> None:
+async def test_a_million_messages_leave_the_daemon_serving() -> None:
     callers, agents = Fuzzer(1), Fuzzer(2)
     is_over = False
 
@@ -221,21 +176,27 @@ async def test_a_million_messages_leave_the_daemon_serving(tmp_path: Path) -> No
 
     began = time.monotonic()
     deadline = began + MAX_SECONDS
-    async with QuietAgent(script) as agent, served(agent.url, tmp_path) as daemon:
+    settings = {
+        "audiosocket__max_calls": str(_CONNECTIONS * 100),
+        "audiosocket__max_connects_per_s": "100000",
+        "audiosocket__playout_max_s": "2",
+    }
+    async with QuietAgent(script) as agent, run_mediad(agent.url, **settings) as mediad:
 
         def fuzz(until: int) -> Awaitable[list[None]]:
-            runs = (fuzz_caller(daemon, callers, until, deadline) for _ in range(_CONNECTIONS))
+            runs = (fuzz_caller(mediad, callers, until, deadline) for _ in range(_CONNECTIONS))
             return asyncio.gather(*runs)
 
         await fuzz(CALLER_MESSAGES // 4)  # buffers and caches fill
-        warm_kib = daemon.rss_kib()
+        warm_kib = rss_kib(mediad)
         await fuzz(CALLER_MESSAGES)
-        await agent.keep_talking(agents, deadline, daemon)
+        await agent.keep_talking(agents, deadline, mediad)
         is_over = True
-        await daemon.serves()
-        growth_kib = daemon.rss_kib() - warm_kib
-        metrics = await daemon.metrics()
-        log = daemon.log.read_text()
+        await check_it_serves(mediad)
+        growth_kib = rss_kib(mediad) - warm_kib
+        metrics = await metrics_of(mediad)
+        assert await mediad.stop() == 0
+    log = "".join(mediad.log)
     sent = callers.messages + agents.messages
     if sent < CALLER_MESSAGES + AGENT_MESSAGES:
         pytest.fail(f"only {sent} messages in {time.monotonic() - began:.0f} s")
@@ -252,10 +213,10 @@ async def test_a_million_messages_leave_the_daemon_serving(tmp_path: Path) -> No
 class QuietAgent(FakeAgent):
     """An agent that keeps nothing of what it hears."""
 
-    async def keep_talking(self, agents: Fuzzer, deadline: float, daemon: Daemon) -> None:
+    async def keep_talking(self, agents: Fuzzer, deadline: float, mediad: MediadProcess) -> None:
         """Hold calls open until the agents have sent their share."""
         while agents.messages < AGENT_MESSAGES and time.monotonic() < deadline:
-            async with AsteriskCall(("127.0.0.1", daemon.port)) as call:
+            async with AsteriskCall(mediad.audiosocket) as call:
                 for _ in range(50):
                     call.send(SILENCE)
                     await asyncio.sleep(0.02)

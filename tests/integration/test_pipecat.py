@@ -1,8 +1,9 @@
 """Calls through mediad to a stock Pipecat agent, over each of its WebSocket transports."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
@@ -25,6 +26,20 @@ def settings(*urls: str) -> Settings:
         http=Http(port=0),
         ai=Ai(agent_url=urls, listen_port=0),
     )
+
+
+@asynccontextmanager
+async def talking(
+    record: Path, transport: str, *options: str
+) -> AsyncIterator[tuple[App, PipecatAgent, Caller, str]]:
+    """Connect a caller with an agent of this transport; the last item is the call's id."""
+    async with (
+        run_pipecat_agent(record, transport, *options) as agent,
+        App(settings(agent.url)) as app,
+        Caller(*app.audiosocket_address) as caller,
+    ):
+        await agent.wait_for("connected", str(caller.call_id))
+        yield app, agent, caller, str(caller.call_id)
 
 
 async def next_event(events: Subscription, type_: str) -> Event:
@@ -59,28 +74,23 @@ async def test_tones_arrive_both_ways(
     tmp_path: Path, transport: str, out_rate: int, chunks: int
 ) -> None:
     options = ("--out-rate", str(out_rate), "--chunks", str(chunks))
-    async with (
-        run_pipecat_agent(tmp_path, transport, *options) as agent,
-        App(settings(agent.url)) as app,
-        Caller(*app.audiosocket_address, call_id=(call := uuid4())) as caller,
-    ):
-        await agent.wait_for("connected", str(call))
-        await check_both_tones(caller, agent, str(call), out_rate)
+    async with talking(tmp_path, transport, *options) as (_, agent, caller, call):
+        await check_both_tones(caller, agent, call, out_rate)
         caller.press("12#")
         await caller.said()
         caller.hang_up()
-        await agent.wait_for("disconnected", str(call))
-        assert agent.dtmf(str(call)) == "12#"
+        await agent.wait_for("disconnected", call)
+        assert agent.dtmf(call) == "12#"
 
 
 async def test_agent_that_dials_in_with_a_riff_header_on_every_message(tmp_path: Path) -> None:
     async with App(settings()) as app:
         with app.bus.subscribe() as events:
             async with Caller(*app.audiosocket_address) as caller:
-                created = await next_event(events, "call_created")
+                awaited = await next_event(events, "agent_awaited")
                 assert app.dial_in_address is not None
                 host, port = app.dial_in_address
-                url = f"ws://{host}:{port}/agent/{created.data['agent_token']}"
+                url = f"ws://{host}:{port}/agent/{awaited.data['agent_token']}"
                 async with run_pipecat_agent(tmp_path, "client", "--url", url) as agent:
                     await next_event(events, "agent_connected")
                     await check_both_tones(caller, agent, "none", 24_000)
@@ -90,15 +100,10 @@ async def test_agent_that_dials_in_with_a_riff_header_on_every_message(tmp_path:
 
 
 async def test_the_agents_normal_end_is_heard_out_and_ends_the_call(tmp_path: Path) -> None:
-    async with (
-        run_pipecat_agent(tmp_path, "fastapi") as agent,
-        App(settings(agent.url)) as app,
-        Caller(*app.audiosocket_address, call_id=(call := uuid4())) as caller,
-    ):
+    async with talking(tmp_path, "fastapi") as (app, agent, caller, call):
         with app.bus.subscribe() as events:
-            await agent.wait_for("connected", str(call))
-            agent.play(str(call), tone(AGENT_HZ, TONE_S, 24_000))
-            agent.command("end", str(call))
+            agent.play(call, tone(AGENT_HZ, TONE_S, 24_000))
+            agent.command("end", call)
             hungup = await next_event(events, "call_hungup")
             assert (hungup.data["hangup_by"], hungup.data["status"]) == ("agent", "completed")
             end = await caller.ended()
@@ -107,16 +112,11 @@ async def test_the_agents_normal_end_is_heard_out_and_ends_the_call(tmp_path: Pa
 
 
 async def test_interruption_leaves_not_one_stale_frame(tmp_path: Path) -> None:
-    async with (
-        run_pipecat_agent(tmp_path, "fastapi") as agent,
-        App(settings(agent.url)) as app,
-        Caller(*app.audiosocket_address, call_id=(call := uuid4())) as caller,
-    ):
+    async with talking(tmp_path, "fastapi") as (app, agent, caller, call):
         with app.bus.subscribe() as events:
-            await agent.wait_for("connected", str(call))
-            agent.play(str(call), tone(AGENT_HZ, 5.0, 24_000))
+            agent.play(call, tone(AGENT_HZ, 5.0, 24_000))
             await caller.wait_for_speech()
-            agent.command("interrupt", str(call))
+            agent.command("interrupt", call)
             await next_event(events, "interrupted")
             flushed_at = asyncio.get_running_loop().time()
             await asyncio.sleep(0.5)

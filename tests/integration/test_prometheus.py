@@ -72,6 +72,8 @@ def mediad(tmp_path: Path) -> Iterator[Mediad]:
         "MEDIAD_AUDIOSOCKET__PORT": "0",
         "MEDIAD_HTTP__PORT": "0",
         "MEDIAD_AI__AGENT_URL": "ws://127.0.0.1:1",
+        "MEDIAD_AUDIOSOCKET__DRAIN_TIMEOUT_S": "0",
+        "MEDIAD_DATABASE__DIRECTORY": str(tmp_path / "state"),
     }
 
     def listening() -> Mediad | None:

@@ -466,7 +466,7 @@ async def test_sockets_of_a_call_come_to_the_pump() -> None:
 
 async def test_agent_that_dials_in_comes_to_the_pump() -> None:
     async with running(settings(audiosocket=SLIN)) as daemon, daemon.call() as call:
-        token = (await daemon.event("call_created", call)).data["agent_token"]
+        token = (await daemon.event("agent_awaited", call)).data["agent_token"]
         assert daemon.app.dial_in_address is not None
         async with dial_in(daemon.app.dial_in_address, token) as agent:
             await eventually(lambda: [path.has_agent for path in paths()] == [True])

@@ -1,16 +1,18 @@
 """Every command in README.md is run; a new one has to be taught to this file."""
 
 import asyncio
+import os
 import re
 import shlex
 import shutil
-import socket
 import sys
 import wave
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
+from mediad.demo.agent_process import AgentProcess
+from tests.mariadb import running_mariadb
 from tests.mediad_process import run_mediad
 
 ROOT = Path(__file__).parents[2]
@@ -24,44 +26,24 @@ def commands() -> list[str]:
     return lines + re.findall(r"`(make [a-z-]+)`", README)
 
 
-def free_port() -> int:
-    """Return a port that was free just now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
-async def run(*command: str, cwd: Path = ROOT) -> str:
+async def run(
+    *command: str, cwd: Path = ROOT, environment: Mapping[str, str] = MappingProxyType({})
+) -> str:
     """Run a command to its end; return what it printed. It must succeed."""
     process = await asyncio.create_subprocess_exec(
-        *command, cwd=cwd, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        *command,
+        cwd=cwd,
+        env=os.environ | environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
     )
     output, _ = await process.communicate()
     assert process.returncode == 0, output.decode()
     return output.decode()
 
 
-@asynccontextmanager
-async def agent(arguments: list[str]) -> AsyncIterator[str]:
-    """Run ``mediad agent`` on a free port; yield its address."""
-    port = free_port()
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "mediad", *arguments, "--port", str(port)),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    try:
-        async with asyncio.timeout(60):
-            line = (await process.stdout.readline()).decode()
-        assert line.startswith("agent listening on"), line
-        yield f"ws://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        await process.wait()
-
-
 def test_no_command_is_unknown_here() -> None:
-    known = {"agent", "serve", "call", "check-config"}
+    known = {"agent", "serve", "call", "check-config", "migrate", "journal"}
     for command in commands():
         words = shlex.split(command)
         assert words[0] == "make" or (words[0] == ".venv/bin/mediad" and words[1] in known), command
@@ -84,13 +66,28 @@ async def test_settings_file_of_the_readme_is_right() -> None:
 async def test_agent_serve_and_call_work_together(tmp_path: Path) -> None:
     lines = {shlex.split(c)[1]: shlex.split(c)[1:] for c in commands() if "mediad " in c}
     assert lines["serve"] == ["serve"]
-    async with agent(lines["agent"]) as url, run_mediad(url) as mediad:
+    assert lines["agent"] == ["agent"]
+    async with AgentProcess() as agent, run_mediad(agent.url) as mediad:
         port = str(mediad.audiosocket[1])
         await run(sys.executable, "-m", "mediad", *lines["call"], "--port", port, cwd=tmp_path)
     heard = tmp_path / "heard.wav"
     with wave.open(str(heard)) as file:
         assert file.getnframes() > 4 * file.getframerate()
         assert any(file.readframes(file.getnframes()))
+
+
+async def test_tables_are_made_and_the_journal_is_shown(tmp_path: Path) -> None:
+    lines = {shlex.split(c)[1]: shlex.split(c)[1:] for c in commands() if "mediad " in c}
+    with running_mariadb() as server:
+        url = server.new_database()
+        settings = {"database__url": url, "database__directory": str(tmp_path)}
+        environment = {f"MEDIAD_{name.upper()}": value for name, value in settings.items()}
+        await run(sys.executable, "-m", "mediad", *lines["migrate"], environment=environment)
+        async with run_mediad("", **settings):
+            shown = await run(
+                sys.executable, "-m", "mediad", *lines["journal"], environment=environment
+            )
+    assert "facts that wait: 0" in shown
 
 
 def test_files_that_the_readme_links_to_exist() -> None:

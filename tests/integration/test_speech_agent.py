@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -235,3 +236,19 @@ async def test_ctrl_c_ends_it_with_calls_going_on() -> None:
         async with asyncio.timeout(3):
             await process.wait()
             await caller.websocket.wait_closed()
+
+
+async def test_address_in_use_is_one_line_that_says_what_to_do() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "mediad", "agent", "--port", str(port)),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await process.communicate()
+    assert (process.returncode, out) == (2, b"")
+    assert err.decode() == (
+        f"mediad: the agent cannot listen on 127.0.0.1, port {port} (Address already in use); "
+        "choose another with --host or --port\n"
+    )

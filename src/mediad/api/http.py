@@ -17,18 +17,25 @@ __all__ = ["HttpServer", "make_app"]
 _SHUTDOWN_S = 2
 
 
-def make_app(registry: CollectorRegistry, readiness: Callable[[], Mapping[str, str]]) -> FastAPI:
+def make_app(
+    registry: CollectorRegistry,
+    readiness: Callable[[], Mapping[str, str]],
+    health: Callable[[], Mapping[str, str]],
+) -> FastAPI:
     """Return the application.
 
     Args:
         registry: What /metrics shows.
         readiness: What keeps mediad from taking calls, as part → reason; empty when it is ready.
+        health: What does not work as it should, as part → reason; calls may go on without it.
     """
     app = FastAPI(title="mediad", version=mediad.__version__)
 
-    @app.get("/healthz", summary="Whether the process lives")
-    async def healthz() -> dict[str, str]:
-        return {"status": "ok", "version": mediad.__version__}
+    @app.get("/healthz", summary="Whether the process lives, and what of it does not work")
+    async def healthz() -> dict[str, object]:
+        problems = health()
+        status = "degraded" if problems else "ok"
+        return {"status": status, "version": mediad.__version__, "problems": problems}
 
     @app.get("/readyz", summary="Whether calls are taken; 503 with the reasons if not")
     async def readyz(response: Response) -> dict[str, object]:

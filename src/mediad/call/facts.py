@@ -1,5 +1,5 @@
-"""What a call tells the bus: its facts with their offsets, and words whose interim and final form
-share an event id. Not what happens on a call (`session`).
+"""What a call tells the bus: its facts with their offsets, words whose interim and final form share
+an event id, and the transcribe they belong to. Not what happens on a call (`session`).
 """
 
 import time
@@ -13,6 +13,8 @@ from mediad.wire import rtvi
 
 __all__ = ["Facts"]
 
+_LANGUAGE = "und"  # BCP 47: undetermined; an agent does not say which one it speaks
+
 
 class Facts:
     """The events of one call. Made at the call's time zero."""
@@ -22,6 +24,7 @@ class Facts:
         self._call = call
         self._started_at = time.monotonic()
         self._interim_id: str | None = None  # event id of the caller's words so far
+        self._transcribe_id: str | None = None  # from the first final words on
 
     @property
     def age_s(self) -> float:
@@ -40,29 +43,43 @@ class Facts:
             return
         data = {"direction": "in" if who == "caller" else "out", "text": text}
         if who == "agent":
-            self.publish("transcript_created", data)
+            self._transcribed(data)
             return
         self._interim_id = self._interim_id or new_event_id()
-        type_ = "transcript_created" if final else "transcript_interim"
-        self.publish(type_, data, self._interim_id)
-        if final:
-            self._interim_id = None
+        if not final:
+            self.publish("transcript_interim", data, self._interim_id)
+            return
+        self._transcribed(data, self._interim_id)
+        self._interim_id = None
 
-    def created(self, token: str | None) -> None:
-        """Tell of the call, and of the token for an agent that dials in."""
+    def _transcribed(self, data: dict[str, Any], event_id: str | None = None) -> None:
+        if self._transcribe_id is None:
+            self._transcribe_id = new_event_id()
+            started = {"transcribe_id": self._transcribe_id, "language": _LANGUAGE}
+            self.publish("transcribe_started", started)
+        data["transcribe_id"] = self._transcribe_id
+        self.publish("transcript_created", data, event_id)
+
+    def created(self) -> None:
+        """Tell of the call, the first of its facts."""
         data = {
+            "direction": "inbound",
             "status": "in-progress",
             "source": self._call.source,
             "destination": self._call.destination,
         }
-        self.publish("call_created", data | ({"agent_token": token} if token else {}))
+        self.publish("call_created", data)
 
-    def renewed_token(self, token: str) -> None:
-        """An agent that dials in may come again, with this token."""
-        self.publish("call_updated", {"status": "in-progress", "agent_token": token})
+    def agent_awaited(self, token: str) -> None:
+        """Tell the token with which the call's agent may dial in. Live only: it is a secret, and
+        soon worth nothing.
+        """
+        self.publish("agent_awaited", {"agent_token": token})
 
     def hung_up(self, by: str, cause: str, has_spoken: bool, counters: Counters) -> None:
         """Tell of the call's end, its last fact."""
+        if self._transcribe_id is not None:
+            self.publish("transcribe_done", {"transcribe_id": self._transcribe_id})
         data = {
             "status": "completed" if has_spoken else "failed",
             "duration_s": round(self.age_s, 3),

@@ -97,7 +97,7 @@ class Registry(Collector):
         session = Session(
             call, line, caller, self._settings, self._bus, self._metrics, self._prompt_frame
         )
-        session.open(self._connector_factory(call, session.facts.renewed_token), self._pump)
+        session.open(self._connector_factory(call, session.facts.agent_awaited), self._pump)
         self._sessions[call_id] = session
         self._book()
         self._ticker.add(session.path or session)
@@ -123,6 +123,12 @@ class Registry(Collector):
         if ended is not None:
             past = Counters(*(a + b for a, b in zip(past, ended, strict=True)))
         self._books = past, tuple(self._sessions.values())
+
+    async def drain(self, timeout_s: float) -> None:
+        """Take no more calls, and let those that live go on for so long."""
+        self._is_stopping = True
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout_s)
 
     async def stop(self, timeout_s: float) -> None:
         """Hang up all calls and wait for their ends."""

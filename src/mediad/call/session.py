@@ -93,7 +93,9 @@ class Session:
         self._link = AgentLink(connector, self.call, self, self._settings.ai, self._metrics, path)
         self._metrics.calls_started.inc()
         logger.info("call %s: started", self.call.call_id)
-        self.facts.created(connector.token)
+        self.facts.created()
+        if connector.token is not None:
+            self.facts.agent_awaited(connector.token)
 
     # The call's task
 
@@ -259,6 +261,12 @@ class Session:
         """An agent is there."""
         self._stop_waiting()
         self.facts.publish("agent_connected", {"connect_s": round(connect_s, 4)})
+
+    def on_agent_slow(self, started: bool) -> None:
+        """Audio is withheld from an agent that does not keep up, or no longer."""
+        self.facts.publish("agent_slow", {"started": started})
+        if started:
+            logger.warning("call %s: agent is slow, it gets no audio", self.call.call_id)
 
     def on_agent_lost(self, code: int) -> None:
         """The agent's connection broke; the link looks for another one."""

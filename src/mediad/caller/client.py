@@ -5,7 +5,6 @@ import contextlib
 import socket
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import NamedTuple, Self, cast
 from uuid import UUID, uuid4
 
@@ -102,12 +101,7 @@ class Caller(asyncio.Protocol):
             await asyncio.get_running_loop().create_connection(lambda: self, *self._address)
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self.hang_up()
         await self._closed.wait()
 

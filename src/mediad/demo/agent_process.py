@@ -3,10 +3,8 @@
 import asyncio
 import contextlib
 import os
-import socket
 import sys
 from collections import deque
-from types import TracebackType
 from typing import Self
 
 __all__ = ["AgentFailed", "AgentProcess"]
@@ -25,13 +23,9 @@ class AgentProcess:
     """``mediad agent`` on a free port. ``async with`` waits until it listens, and stops it."""
 
     def __init__(self) -> None:
-        self._port = _free_port()
+        self.url = ""
+        """Where mediad finds it, once it listens."""
         self._last_lines: deque[str] = deque(maxlen=_LINES_KEPT)
-
-    @property
-    def url(self) -> str:
-        """Where mediad finds it."""
-        return f"ws://127.0.0.1:{self._port}"
 
     async def __aenter__(self) -> Self:
         """Start the agent.
@@ -40,7 +34,7 @@ class AgentProcess:
             AgentFailed: If it ends, or does not listen in time.
         """
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "mediad", "agent", "--port", str(self._port)),
+            *(sys.executable, "-m", "mediad", "agent", "--port", "0"),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -62,12 +56,7 @@ class AgentProcess:
             raise AgentFailed(self._describe(f"ended with status {self._process.returncode}"))
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._stop()
 
     async def _read(self) -> None:
@@ -76,6 +65,7 @@ class AgentProcess:
         while line := await self._process.stdout.readline():
             self._last_lines.append(line.decode(errors="replace").rstrip())
             if line.startswith(_READY):
+                self.url = line.removeprefix(_READY).decode().strip()
                 self._ready.set()
         await self._process.wait()
         self._ready.set()  # in vain: whoever waits sees the exit status
@@ -95,10 +85,3 @@ class AgentProcess:
 
     def _describe(self, what: str) -> str:
         return "\n  ".join([f"the built-in agent {what}; its last lines:", *self._last_lines])
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

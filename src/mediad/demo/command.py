@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -18,7 +19,7 @@ from mediad.bus.bus import Subscription
 from mediad.bus.events import Event
 from mediad.caller import Caller
 from mediad.caller.figures import measure
-from mediad.config import Ai, AudioSocket, Http, Log, Settings
+from mediad.config import Ai, AudioSocket, Database, Http, Settings
 from mediad.demo.agent_process import AgentFailed, AgentProcess
 from mediad.demo.conversation import SCRIPTS, converse
 from mediad.demo.report import Result, judge, make_result, table
@@ -55,7 +56,8 @@ def demo(say: str, out: Path, as_json: bool) -> None:
     _check_extra()
     show = (lambda text: None) if as_json else click.echo
     try:
-        recording = uvloop.run(_until_signal(_run(say, show)))
+        with TemporaryDirectory(prefix="mediad-demo-") as directory:
+            recording = uvloop.run(_until_signal(_run(say, Path(directory), show)))
     except asyncio.CancelledError:
         raise click.Abort from None
     except (AgentFailed, SpeechError) as exc:
@@ -111,9 +113,9 @@ async def _until_signal(work: Any) -> _Recording:
     return await task
 
 
-async def _run(say: str, show: Callable[[str], object]) -> _Recording:
+async def _run(say: str, directory: Path, show: Callable[[str], object]) -> _Recording:
     show("Starting the agent (Pipecat, espeak-ng, pocketsphinx) ...")
-    async with AgentProcess() as agent, App(_settings(agent.url)) as app:
+    async with AgentProcess() as agent, App(_settings(agent.url, directory)) as app:
         show(f"mediad takes calls on {app.audiosocket_address[0]}:{app.audiosocket_address[1]}\n")
         caller = Caller(*app.audiosocket_address)
         recording = _Recording(caller)
@@ -137,11 +139,14 @@ async def _run(say: str, show: Callable[[str], object]) -> _Recording:
         return recording
 
 
-def _settings(agent_url: str) -> Settings:
+def _settings(agent_url: str, directory: Path) -> Settings:
     """Return the defaults, on free ports and with this agent."""
     # Constructed, not loaded: what the environment sets for another mediad is not for this one.
     return Settings.model_construct(
-        audiosocket=AudioSocket(port=0), http=Http(port=0), ai=Ai(agent_url=(agent_url,)), log=Log()
+        audiosocket=AudioSocket(port=0),
+        http=Http(port=0),
+        ai=Ai(agent_url=(agent_url,)),
+        database=Database(directory=directory),
     )
 
 

@@ -1,9 +1,11 @@
 """The command ``mediad agent``: runs the built-in agent (`bot`) until it is told to end."""
 
+import socket
 import sys
 
 from loguru import logger
 
+from mediad.errors import ConfigError
 from mediad.speech import espeak
 
 __all__ = ["run_agent"]
@@ -28,14 +30,31 @@ def run_agent(
         max_calls: Calls at once; one more is refused with 1013.
 
     Raises:
+        ConfigError: If the address is in use, or not this machine's.
         SpeechError: If espeak-ng is missing or has no such voice.
     """
-    logger.remove()
-    logger.add(sys.stderr, level="WARNING")
-    # Only now: Pipecat greets through the log while it is imported, and takes seconds.
-    from mediad.speech.bot import Bot, BotOptions, Server
+    with _listen(host, port) as listener:
+        logger.remove()
+        logger.add(sys.stderr, level="WARNING")
+        # Only now: Pipecat greets through the log while it is imported, and takes seconds.
+        from mediad.speech.bot import Bot, BotOptions, Server
 
-    options = BotOptions(voice, rate_wpm, out_rate_hz, max_calls)
-    Server(
-        Bot(options), host, port, lambda url: print(f"agent listening on {url}", flush=True)
-    ).run()
+        options = BotOptions(voice, rate_wpm, out_rate_hz, max_calls)
+        server = Server(Bot(options), lambda url: print(f"agent listening on {url}", flush=True))
+        server.run([listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Take the address at once; who connects before the agent is ready waits for it."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen()
+    except OSError as exc:
+        listener.close()
+        raise ConfigError(
+            f"the agent cannot listen on {host}, port {port} ({exc.strerror}); choose another "
+            "with --host or --port"
+        ) from exc
+    return listener

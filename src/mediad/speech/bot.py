@@ -125,16 +125,12 @@ class Bot:
 
 
 class Server(uvicorn.Server):
-    """uvicorn that tells when it listens."""
+    """uvicorn on a socket that listens already; it tells when it answers there."""
 
-    def __init__(
-        self, bot: Bot, host: str, port: int, on_listening: Callable[[str], object]
-    ) -> None:
+    def __init__(self, bot: Bot, on_ready: Callable[[str], object]) -> None:
         super().__init__(
             uvicorn.Config(
                 bot.app(),
-                host,
-                port,
                 log_level="error",
                 access_log=False,
                 lifespan="off",
@@ -143,14 +139,14 @@ class Server(uvicorn.Server):
                 ws_per_message_deflate=False,
             )
         )
-        self._on_listening = on_listening
+        self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
-        """Bind, then tell the address."""
+        """Answer, then tell the address."""
         await super().startup(sockets)
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
-            self._on_listening(f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}")
+            self._on_ready(f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}")
 
 
 def _turns() -> UserTurnStrategies:

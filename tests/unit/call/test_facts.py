@@ -6,8 +6,11 @@ from mediad.ai.connect import CallInfo
 from mediad.bus.bus import Bus
 from mediad.bus.events import Event
 from mediad.call.facts import Facts
+from mediad.line import Counters
 from mediad.metrics import Metrics
 from mediad.wire import rtvi
+
+NO_COUNTERS = Counters(*([0] * len(Counters._fields)))
 
 
 class RecordingBus(Bus):
@@ -17,11 +20,14 @@ class RecordingBus(Bus):
         super().__init__(Metrics())
         self.published: list[Event] = []
 
-    def publish(self, event: Event) -> Event:
+    def publish(self, event: Event) -> None:
         """Keep it."""
-        event = super().publish(event)
+        super().publish(event)
         self.published.append(event)
-        return event
+
+    def of(self, *types: str) -> list[Event]:
+        """Return what was published of these types."""
+        return [event for event in self.published if event.type in types]
 
 
 @pytest.fixture
@@ -43,10 +49,35 @@ def test_interim_words_share_the_event_id_of_the_final_ones(
     facts.words("agent", "Yes?", final=True)
     facts.words("caller", "hello", final=True)
     facts.words("caller", "bye", final=True)
-    interim, agent, final, bye = bus.published
+    interim, agent, final, bye = bus.of("transcript_interim", "transcript_created")
     assert interim.event_id == final.event_id
     assert len({agent.event_id, final.event_id, bye.event_id}) == 3
-    assert [event.sequence for event in bus.published] == [None, 1, 2, 3]
+    assert [event.is_fact for event in (interim, agent, final, bye)] == [False, True, True, True]
+
+
+def test_words_of_a_call_belong_to_one_transcribe_that_ends_with_it(
+    bus: RecordingBus, facts: Facts
+) -> None:
+    facts.words("caller", "hel", final=False)
+    assert not bus.of("transcribe_started")
+    facts.words("caller", "hello", final=True)
+    facts.words("agent", "Yes?", final=True)
+    facts.hung_up("caller", "normal_clearing", True, NO_COUNTERS)
+    assert [event.type for event in bus.published] == [
+        "transcript_interim",
+        "transcribe_started",
+        "transcript_created",
+        "transcript_created",
+        "transcribe_done",
+        "call_hungup",
+    ]
+    told = bus.published[1:5]
+    assert len({event.data["transcribe_id"] for event in told}) == 1
+
+
+def test_call_without_words_has_no_transcribe(bus: RecordingBus, facts: Facts) -> None:
+    facts.hung_up("caller", "normal_clearing", False, NO_COUNTERS)
+    assert [event.type for event in bus.published] == ["call_hungup"]
 
 
 def test_empty_words_are_no_event(bus: RecordingBus, facts: Facts) -> None:
@@ -56,12 +87,19 @@ def test_empty_words_are_no_event(bus: RecordingBus, facts: Facts) -> None:
 
 def test_words_are_bounded(bus: RecordingBus, facts: Facts) -> None:
     facts.words("caller", "x" * (rtvi.MAX_TEXT + 1), final=True)
-    assert len(bus.published[0].data["text"]) == rtvi.MAX_TEXT
+    (said,) = bus.of("transcript_created")
+    assert len(said.data["text"]) == rtvi.MAX_TEXT
 
 
-def test_token_is_told_only_where_there_is_one(bus: RecordingBus, facts: Facts) -> None:
-    facts.created(None)
-    facts.created("secret")
-    first, second = (event.data for event in bus.published)
-    assert first == {"status": "in-progress", "source": "alice", "destination": "bob"}
-    assert second == {**first, "agent_token": "secret"}
+def test_token_is_told_live_and_kept_nowhere(bus: RecordingBus, facts: Facts) -> None:
+    facts.created()
+    facts.agent_awaited("secret")
+    created, awaited = bus.published
+    assert created.data == {
+        "direction": "inbound",
+        "status": "in-progress",
+        "source": "alice",
+        "destination": "bob",
+    }
+    assert awaited.data == {"agent_token": "secret"}
+    assert not awaited.is_fact

@@ -1,0 +1,135 @@
+"""What runs beside the calls, on a thread and an event loop of its own: HTTP, the database, the
+cache, and the way of facts from the journal to both.
+
+A slow query or a page of JSON takes its time there; audio, on the other loop, does not wait for it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+from mediad.api.http import HttpServer, make_app
+from mediad.bus.bus import Bus
+from mediad.cache import open_cache
+from mediad.config import Settings
+from mediad.errors import DatabaseUnavailable
+from mediad.loop_thread import LoopThread
+from mediad.metrics import Metrics
+from mediad.store.cached import CachedReads
+from mediad.store.database import Database
+from mediad.store.journal import Journal
+from mediad.store.sessions import Sessions
+from mediad.store.writer import Writer
+
+__all__ = ["Control"]
+
+logger = logging.getLogger(__name__)
+
+_CHECK_S = 10.0
+_DRAIN_S = 5.0  # for the last facts to reach the database; they are safe in the journal anyway
+
+
+class Control:
+    """Everything that is not media. `start` and `stop` it from the media loop.
+
+    Args:
+        settings: All of them.
+        bus: Where facts come from and durable events go to.
+        journal: Where facts wait; it is open while this runs.
+        metrics: Where this counts, and what /metrics shows.
+        readiness: What keeps mediad from taking calls, as part → reason; empty when it is ready.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        bus: Bus,
+        journal: Journal,
+        metrics: Metrics,
+        readiness: Callable[[], Mapping[str, str]],
+    ) -> None:
+        self._settings = settings
+        self._bus = bus
+        self._journal = journal
+        self._metrics = metrics
+        self._readiness = readiness
+        self._thread = LoopThread("mediad-control")
+        self._is_running = False
+
+    async def start(self) -> tuple[str, int]:
+        """Start the thread and everything in it; return the address of the HTTP port.
+
+        Raises:
+            ConfigError: If the database refuses us, or has other tables than this version's.
+            OSError: If the HTTP port cannot be bound.
+        """
+        self._thread.start()
+        self._is_running = True
+        return await self._thread.run(self._start())
+
+    async def stop(self) -> None:
+        """Let the last facts through, as far as that goes, and end the thread."""
+        if self._is_running:
+            self._is_running = False
+            await self._thread.run(self._stop())
+            await self._thread.stop()
+
+    async def _start(self) -> tuple[str, int]:
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._cache = open_cache(self._settings.redis, self._settings.cache, self._metrics)
+        self._database = Database(self._settings.database, self._metrics)
+        self._reads = CachedReads(self._cache, self._database)
+        self._sessions = Sessions(self._cache, self._bus, self._metrics)
+        self._writer = Writer(
+            self._journal, self._database, self._reads.invalidate, self._bus.announce, self._metrics
+        )
+        self._http = HttpServer(
+            self._settings.http, make_app(self._metrics.registry, self._readiness, self._health)
+        )
+        try:
+            address = await self._http.start()
+            await self._open_database()
+        except BaseException:
+            await self._stop()
+            raise
+        self._run(self._writer.run())
+        self._run(self._watch_database())
+        self._run(self._sessions.run())
+        return address
+
+    async def _open_database(self) -> None:
+        try:
+            await self._database.open()
+        except DatabaseUnavailable as exc:
+            # Calls do not need it, and what happens on them is safe in the journal.
+            logger.warning("the database does not answer: %s; facts wait in the journal", exc)
+
+    async def _watch_database(self) -> None:
+        """Know whether it answers, also while nothing happens."""
+        while True:
+            await asyncio.sleep(_CHECK_S)
+            await self._database.check()
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _health(self) -> dict[str, str]:
+        problems = {
+            "cache": self._cache.problem,
+            "database": self._database.problem or self._writer.problem,
+            "journal": self._journal.problem,
+        }
+        return {part: problem for part, problem in problems.items() if problem}
+
+    async def _stop(self) -> None:
+        await self._http.stop()
+        if self._tasks:
+            await self._writer.drain(_DRAIN_S)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._database.close()
+        await self._cache.close()
