@@ -84,6 +84,13 @@ def measure_tone(pcm: bytes, rate_hz: int) -> Tone:
     return Tone(hz=hz, snr_db=float(snr_db), seconds=len(samples) / rate_hz)
 
 
+def assert_clean(measured: Tone, hz: float) -> None:
+    """Check that a sine of this frequency came through for a second, with a telephone's quality."""
+    assert measured.seconds >= 1.0, measured
+    assert abs(measured.hz - hz) <= 1.0, measured
+    assert measured.snr_db >= 30.0, measured
+
+
 def _longest_loud_stretch(samples: Samples, block: int) -> Samples:
     """Return the longest run of blocks that have at least a quarter of the loudest one's level."""
     blocks = samples[: len(samples) // block * block].reshape(-1, block)

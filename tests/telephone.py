@@ -7,7 +7,7 @@ from mediad.media.g711 import decode_ulaw, encode_ulaw
 from mediad.media.resample import Resampler
 from mediad.speech import espeak
 
-__all__ = ["AGENT_RATE_HZ", "over_telephone", "say"]
+__all__ = ["AGENT_RATE_HZ", "over_telephone", "said", "say"]
 
 AGENT_RATE_HZ = 16_000
 _TELEPHONE_RATE_HZ = 8000
@@ -19,17 +19,14 @@ def over_telephone(pcm: bytes, rate_hz: int) -> bytes:
     return Resampler(_TELEPHONE_RATE_HZ, AGENT_RATE_HZ).process(decode_ulaw(encode_ulaw(narrow)))
 
 
-def say(
-    text: str,
-    voice: str = espeak.DEFAULT_VOICE,
-    rate_wpm: int = espeak.DEFAULT_RATE_WPM,
-    *,
-    quiet_s: float = 0.5,
-    gain: float = 0.5,
-) -> bytes:
-    """Return spoken text over the telephone, s16le at 16 kHz, with ``quiet_s`` before and after."""
-    speech = espeak.synthesize(text, voice, rate_wpm)
-    samples = np.frombuffer(speech.pcm, np.int16) * gain
-    quiet = np.zeros(int(quiet_s * speech.rate_hz))
-    padded = np.concatenate((quiet, samples, quiet)).astype(np.int16)
-    return over_telephone(padded.tobytes(), speech.rate_hz)
+def said(pcm: bytes, rate_hz: int, *, quiet_s: float = 0.5, gain: float = 0.5) -> bytes:
+    """Return speech over the telephone, s16le at 16 kHz, with ``quiet_s`` before and after."""
+    quiet = np.zeros(int(quiet_s * rate_hz))
+    padded = np.concatenate((quiet, np.frombuffer(pcm, np.int16) * gain, quiet)).astype(np.int16)
+    return over_telephone(padded.tobytes(), rate_hz)
+
+
+def say(text: str, voice: str, *, quiet_s: float) -> bytes:
+    """Return what espeak-ng makes of a text, as `said` does; never twice the same."""
+    speech = espeak.synthesize(text, voice)
+    return said(speech.pcm, speech.rate_hz, quiet_s=quiet_s)

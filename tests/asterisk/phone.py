@@ -11,7 +11,6 @@ import random
 import re
 import struct
 import uuid
-from types import TracebackType
 from typing import NamedTuple, Self
 
 from tests.asterisk.sip import SipMessage, parse_sip
@@ -77,12 +76,7 @@ class Phone:
         ]
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self.hang_up()
         for task in self._tasks:
             task.cancel()

@@ -12,7 +12,7 @@ from tests.asterisk.phone import Phone
 from tests.asterisk.rig import Asterisk
 from tests.asterisk.seam import PLAY_RATE_HZ, AgentCall, Server
 from tests.asterisk.waiting import HANG_UP_TIMEOUT_S, until, until_no_channel
-from tests.sound import Tone, encode_ulaw, measure_tone, tone
+from tests.sound import assert_clean, encode_ulaw, measure_tone, tone
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -74,12 +74,6 @@ exten => agent,1,{answer}
             await phone.call("agent")
             yield Connection(phone, await server.wait_call(call_id), call_id)
         await until_no_channel(asterisk)
-
-
-def assert_clean(measured: Tone, hz: float) -> None:
-    assert measured.seconds >= 1.0, measured
-    assert measured.hz == pytest.approx(hz, abs=1.0), measured
-    assert measured.snr_db >= 30.0, measured
 
 
 @every_way

@@ -1,12 +1,14 @@
-"""The dialplans of config/asterisk/extensions.conf, as they stand, in a real Asterisk."""
+"""The dialplans of README.md and config/asterisk/, as they stand, in a real Asterisk."""
 
 import asyncio
+import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from mediad.config import AudioSocket
 from tests.asterisk.phone import Phone
 from tests.asterisk.rig import Asterisk
 from tests.asterisk.seam import PLAY_RATE_HZ, AgentCall, Server
@@ -15,7 +17,8 @@ from tests.sound import tone
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-EXTENSIONS = Path(__file__).parents[2] / "config/asterisk/extensions.conf"
+ROOT = Path(__file__).parents[2]
+EXTENSIONS = ROOT / "config/asterisk/extensions.conf"
 CONTEXTS = [
     "mediad",
     "mediad-dial",
@@ -41,6 +44,26 @@ async def wait_agent(asterisk: Asterisk, server: Server) -> AgentCall:
     return await server.wait_call(event["Value"])
 
 
+async def talk(phone: Phone, agent: AgentCall) -> None:
+    """Press a key, hear a tone, and be hung up on."""
+    await phone.press("1")
+    await until(lambda: agent.dtmf != "")
+    assert agent.dtmf == "1"
+    await agent.play(tone(1_000, 0.3, PLAY_RATE_HZ))
+    await until(lambda: any(phone.heard()))
+    assert any(phone.heard())
+    await agent.hang_up()
+
+
+def readme_dialplan(address: str) -> str:
+    """Return the dialplan in README.md, with this address for the default one."""
+    default = f"{AudioSocket().host}:{AudioSocket().port}"
+    text = (ROOT / "README.md").read_text()
+    (block,) = re.findall(r"^```\n(exten => .*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert block.count(f",{default})") == 1, block
+    return f"[phones]\n{block.replace(default, address)}"
+
+
 @every_context
 async def test_every_context_leads_to_the_agent_and_goes_on_afterwards(
     asterisk: Asterisk, servers: Mapping[str, Server], context: str
@@ -50,18 +73,13 @@ async def test_every_context_leads_to_the_agent_and_goes_on_afterwards(
     async with asyncio.timeout(TEST_TIMEOUT_S), Phone(asterisk.sip) as phone:
         await phone.call("100")
         agent = await wait_agent(asterisk, server)
-        await phone.press("1")
-        await until(lambda: agent.dtmf != "")
-        await agent.play(tone(1_000, 0.3, PLAY_RATE_HZ))
-        await asyncio.sleep(0.5)
-        await agent.hang_up()
+        await talk(phone, agent)
         await asterisk.ami.wait_event(
             "Newexten", Context="mediad-after", timeout_s=HANG_UP_TIMEOUT_S
         )
         async with asyncio.timeout(HANG_UP_TIMEOUT_S):
             await phone.ended.wait()
         await until_no_channel(asterisk)
-    assert agent.dtmf == "1"
 
 
 @every_context
@@ -79,3 +97,19 @@ async def test_refused_connection_leads_to_what_callers_get_without_an_agent(
                 assert "500" in str(exc)  # noqa: PT017
             await asterisk.ami.wait_event("Newexten", Context="mediad-unavailable")
             await until_no_channel(asterisk)
+
+
+async def test_dialplan_of_the_readme_leads_to_the_agent_and_hangs_up_after_it(
+    asterisk: Asterisk, servers: Mapping[str, Server]
+) -> None:
+    server = servers["ulaw"]
+    await asterisk.load_dialplan(readme_dialplan(f"{server.host}:{server.port}"))
+    async with asyncio.timeout(TEST_TIMEOUT_S), Phone(asterisk.sip) as phone:
+        await phone.call("700")
+        step = await asterisk.ami.wait_event("Newexten", Application="AudioSocket")
+        agent = await server.wait_call(step["AppData"].partition(",")[0])
+        await talk(phone, agent)
+        await asterisk.ami.wait_event("Newexten", Application="Hangup")
+        async with asyncio.timeout(HANG_UP_TIMEOUT_S):
+            await phone.ended.wait()
+        await until_no_channel(asterisk)

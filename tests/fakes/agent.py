@@ -13,7 +13,6 @@ import json
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -209,12 +208,7 @@ class FakeAgent:
         )
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         for connection in self.connections:
             connection.ws.transport.abort()

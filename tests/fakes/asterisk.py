@@ -7,7 +7,6 @@ import asyncio
 import socket
 import struct
 import time
-from types import TracebackType
 from typing import NamedTuple, Self, cast
 from uuid import UUID, uuid4
 
@@ -74,12 +73,7 @@ class AsteriskCall(asyncio.Protocol):
             self.send(uuid_message(self.call_id))
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self.transport.abort()
         await self._closed.wait()
 

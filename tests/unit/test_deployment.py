@@ -1,7 +1,11 @@
-"""The images and the Compose file: what they name exists. No Docker is needed, none is started."""
+"""The images, the Compose file and the service: what they name exists, and their times and limits
+suffice. Neither Docker nor systemd is needed, nothing is started.
+"""
 
 import os
 import re
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -9,6 +13,8 @@ from typing import Any
 import pytest
 
 from mediad.config import Settings
+from mediad.transport.audiosocket import MAX_WAITING
+from tests.servers import MissingProgramError, find_program
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "config"
@@ -114,3 +120,59 @@ def test_everything_the_build_copies_is_let_through_to_it() -> None:
         r"^COPY (.+) \./$", (ROOT / "Dockerfile").read_text("utf-8"), re.MULTILINE
     )
     assert {f"!{name}" for name in copied.split()} <= set(rules)
+
+
+# systemd
+
+UNIT = CONFIG / "systemd/mediad.service"
+
+
+def directive(name: str) -> str:
+    """Return what the unit sets a directive to."""
+    (value,) = re.findall(rf"^{name}=(.*)$", UNIT.read_text("utf-8"), re.MULTILINE)
+    return str(value)
+
+
+def test_systemd_finds_no_fault_in_the_unit(tmp_path: Path) -> None:
+    try:
+        program = find_program("systemd-analyze", "systemd")
+    except MissingProgramError as exc:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(exc))
+    # It wants the program to be there.
+    here = UNIT.read_text("utf-8").replace("/usr/local/bin/mediad", sys.executable)
+    unit = tmp_path / UNIT.name
+    unit.write_text(here, "utf-8")
+    environment = program.environment
+    private = program.path.parents[1] / "lib/x86_64-linux-gnu/systemd"  # if it was unpacked
+    if private.is_dir() and "LD_LIBRARY_PATH" in environment:
+        environment["LD_LIBRARY_PATH"] += f":{private}"
+    done = subprocess.run(
+        [program.path, "verify", "--man=no", unit],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_service_tells_systemd_that_it_is_ready_and_lives() -> None:
+    assert directive("Type") == "notify"
+    assert int(directive("WatchdogSec")) >= 5
+
+
+def test_service_may_open_the_files_its_calls_need() -> None:
+    audiosocket = Settings().audiosocket
+    assert int(directive("LimitNOFILE")) > 2 * audiosocket.max_calls + MAX_WAITING + 64
+
+
+def test_service_is_given_time_to_drain() -> None:
+    assert int(directive("TimeoutStopSec")) > Settings().audiosocket.drain_timeout_s + 20
+
+
+def test_service_has_mediads_state_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STATE_DIRECTORY", f"/var/lib/{directive('StateDirectory')}")
+    assert Settings().database.state_directory == Path("/var/lib/mediad")
