@@ -30,6 +30,7 @@ test-asterisk: $(VENV) ## Run the tests with a real Asterisk
 
 bench: $(VENV) ## Measure against the C floor and the peers; takes most of an hour
 	$(BIN)/python -m bench.run
+	$(BIN)/python -m bench.store --write
 
 bench-quick: $(VENV) ## The same in short, under 90 s
 	$(BIN)/python -m bench.run --quick

@@ -16,9 +16,7 @@ MAX_FLOOR_MS = 1.0
 _MANY = 500
 _MOST = 750
 _BETWEEN = 600
-_SOME = 50  # what a program with the line in Python, or with threads, still carries
-_SECURED = 300
-_PIPECAT = 30  # what fills a Pipecat agent's core about as much as 500 calls fill mediad's
+_FEW = 30  # what fills a Pipecat agent's core about as much as 500 calls fill mediad's
 _UPLINK_MS = 10.0
 _MOST_OF_CORE = 0.75
 
@@ -162,7 +160,7 @@ def measure_one(bench: Bench) -> list[Row]:
 def measure_pipecat(bench: Bench) -> list[Row]:
     """A stock Pipecat agent, at about the share of a core that mediad has with 500 calls."""
     kinds = (Kind.FLOOR, Kind.MEDIAD, Kind.PIPECAT)
-    floor, few, pipecat = bench.steady(kinds, _PIPECAT).values()
+    floor, few, pipecat = bench.steady(kinds, _FEW).values()
     (mediad,) = bench.steady((Kind.MEDIAD,), _MANY).values()
     share = mediad.cpu_ms / pipecat.cpu_ms
     peer = _cpu_of("peer: stock Pipecat agent", floor, pipecat)
@@ -172,9 +170,9 @@ def measure_pipecat(bench: Bench) -> list[Row]:
         must=Limit("≤ 1/10", share <= 1 / 10),
         aim=Limit("≤ 1/20", share <= 1 / 20),
         notes=[
-            f"mediad at {_MANY} calls, Pipecat at {_PIPECAT} ({pipecat.median(_of_core):.0%} of "
+            f"mediad at {_MANY} calls, Pipecat at {_FEW} ({pipecat.median(_of_core):.0%} of "
             "its core), without AudioSocket and resampling",
-            f"both at {_PIPECAT}: 1/{pipecat.cpu_ms / few.cpu_ms:.1f}; a core that is nearly idle "
+            f"both at {_FEW}: 1/{pipecat.cpu_ms / few.cpu_ms:.1f}; a core that is nearly idle "
             "is woken for each frame",
         ],
     )
@@ -193,9 +191,9 @@ def _cpu_of(name: str, floor: Measured, measured: Measured) -> Row:
 
 
 def measure_peers(bench: Bench) -> list[Row]:
-    """The line in Python, and a thread per call, at what the weaker carries."""
+    """The line in Python, and a thread per call, at what a Pipecat agent carries, too."""
     kinds = (Kind.FLOOR, Kind.MEDIAD, Kind.MEDIAD_PYTHON, Kind.THREADS)
-    floor, mediad, python, threads = bench.steady(kinds, _SOME).values()
+    floor, mediad, python, threads = bench.steady(kinds, _FEW).values()
     return [
         _cpu_of("mediad", floor, mediad),
         _cpu_of("mediad, MEDIAD_CORE=python", floor, python),
@@ -209,7 +207,7 @@ def measure_wss(bench: Bench) -> list[Row]:
     if not bench.programs.has_tls:
         return [Row(name, "–", notes=["OpenSSL's headers are not here (Debian: libssl-dev)"])]
     kinds = (Kind.FLOOR, Kind.MEDIAD, Kind.MEDIAD_TLS)
-    floor, plain, secured = bench.steady(kinds, _SECURED).values()
+    floor, plain, secured = bench.steady(kinds, _MANY).values()
     share = secured.cpu_ms / plain.cpu_ms
     row = Row(
         name,
