@@ -68,14 +68,20 @@ class MediadProcess:
         self.audiosocket = (found[1], int(found[2]))
         self.http = (found[3], int(found[4]))
 
-    async def metric(self, name: str) -> float:
-        """Return a metric without labels."""
+    async def get(self, path: str) -> str:
+        """Ask the HTTP port; return the answer, head and body."""
         reader, writer = await asyncio.open_connection(*self.http)
-        writer.write(b"GET /metrics HTTP/1.1\r\nHost: mediad\r\nConnection: close\r\n\r\n")
+        request = f"GET {path} HTTP/1.1\r\nHost: mediad\r\nConnection: close\r\n\r\n"
+        writer.write(request.encode())
         answer = (await reader.read()).decode()
         writer.close()
         await writer.wait_closed()
-        (line,) = [line for line in answer.splitlines() if line.startswith(f"{name} ")]
+        return answer
+
+    async def metric(self, name: str) -> float:
+        """Return a metric without labels."""
+        lines = (await self.get("/metrics")).splitlines()
+        (line,) = [line for line in lines if line.startswith(f"{name} ")]
         return float(line.split(" ")[1])
 
     async def kill(self) -> None:

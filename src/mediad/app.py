@@ -40,7 +40,7 @@ _OTHER_FILES = 64
 _HANG_UP_S = 2.0  # for live calls to get their 0x00 when we stop
 _CLOSE_S = 5.0  # for the disk to take the last facts
 _SWITCH_S = 0.0005  # the media loop waits at most so long for another thread's Python
-_GC_THRESHOLD = 50_000  # allocations between young collections; a full one holds every call up
+_GC_THRESHOLD = 5_000  # the store makes cycles, calls make none; more at once would be heard
 
 
 class App:
@@ -98,6 +98,10 @@ class App:
     ) -> None:
         await self._stop()
 
+    def watch(self) -> None:
+        """From now on tell what holds the loop up, and systemd that it moves."""
+        self._watch.start()
+
     async def drain(self) -> None:
         """Answer new calls with 0x00 and /readyz with 503; let the live calls go on for a while."""
         self._systemd.notify(STOPPING)
@@ -123,7 +127,6 @@ class App:
         self.audiosocket_address = await _bind("audiosocket", self._listener.start)
         self._is_ready = True
         self._systemd.notify(READY)
-        self._watch.start()
         logger.info(
             "mediad takes calls on %s:%d, HTTP on %s:%d, agents at %s (%s core)",
             *self.audiosocket_address,
@@ -142,9 +145,11 @@ class App:
         self._ticker.stop()
         if self._dial_in is not None:
             self._dial_in.stop()
-        await self._control.stop()
-        await asyncio.to_thread(self._journal.close, _CLOSE_S)
-        self._systemd.close()
+        try:
+            await self._control.stop()
+        finally:
+            await asyncio.to_thread(self._journal.close, _CLOSE_S)
+            self._systemd.close()
 
     def _connector(self, call: CallInfo, on_token: Callable[[str], None]) -> Connector:
         if self._dial_in is not None:
@@ -175,10 +180,11 @@ async def serve(app: App) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, on_signal)
         # What start-up made stays: the collector need not look at it again.
-        gc.collect()
+        gc.collect()  # holds the loop: before it is watched
         gc.freeze()
-        gc.set_threshold(_GC_THRESHOLD, 20, 50)
+        gc.set_threshold(_GC_THRESHOLD, 10, 50)
         sys.setswitchinterval(_SWITCH_S)
+        app.watch()
         await stop.wait()
         await app.drain()
 

@@ -304,7 +304,7 @@ class Cache(_Table):
     """First part of every key."""
     environment: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,32}$")] = "prod"
     """Second part of every key: dev, test, staging or prod; anything else is dev."""
-    max_bytes: Annotated[int, Field(ge=1 << 20)] = 64 << 20
+    max_bytes: Annotated[int, Field(ge=1 << 20)] = 1 << 20
     """Size of the cache in the process, in bytes; the least recently used goes first."""
 
 
@@ -469,5 +469,7 @@ def _check_server_url(url: str, schemes: tuple[str, ...]) -> None:
         return
     if not parts.hostname or port == 0:
         raise ValueError(f"no {wanted} address: it needs a host")
+    if parts.scheme == "mysql" and parts.query:
+        raise ValueError("a mysql:// address takes no options behind a ?")
     if parts.scheme == "mysql" and len(parts.path) < 2:
         raise ValueError("no name of a database: mysql://user:password@host:3306/mediad")

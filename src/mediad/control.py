@@ -7,6 +7,7 @@ A slow query or a page of JSON takes its time there; audio, on the other loop, d
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack
 from typing import Any
 
 from mediad.api.http import HttpServer, make_app
@@ -56,6 +57,8 @@ class Control:
         self._readiness = readiness
         self._thread = LoopThread("mediad-control")
         self._is_running = False
+        self._parts = AsyncExitStack()
+        self._failures: dict[str, str] = {}
 
     async def start(self) -> tuple[str, int]:
         """Start the thread and everything in it; return the address of the HTTP port.
@@ -72,30 +75,32 @@ class Control:
         """Let the last facts through, as far as that goes, and end the thread."""
         if self._is_running:
             self._is_running = False
-            await self._thread.run(self._stop())
-            await self._thread.stop()
+            try:
+                await self._thread.run(self._parts.aclose())
+            finally:
+                await self._thread.stop()
 
     async def _start(self) -> tuple[str, int]:
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._cache = open_cache(self._settings.redis, self._settings.cache, self._metrics)
-        self._database = Database(self._settings.database, self._metrics)
-        self._reads = CachedReads(self._cache, self._database)
-        self._sessions = Sessions(self._cache, self._bus, self._metrics)
+        # What is pushed is closed in the opposite order, also when a later part does not start.
+        parts, settings, metrics = self._parts, self._settings, self._metrics
+        self._cache = open_cache(settings.redis, settings.cache, metrics)
+        parts.push_async_callback(self._cache.close)
+        self._database = Database(settings.database, metrics)
+        parts.push_async_callback(self._database.close)
+        reads = CachedReads(self._cache, self._database)
+        sessions = Sessions(self._cache, self._bus, metrics)
         self._writer = Writer(
-            self._journal, self._database, self._reads.invalidate, self._bus.announce, self._metrics
+            self._journal, self._database, reads.invalidate, self._bus.announce, metrics
         )
-        self._http = HttpServer(
-            self._settings.http, make_app(self._metrics.registry, self._readiness, self._health)
-        )
-        try:
-            address = await self._http.start()
-            await self._open_database()
-        except BaseException:
-            await self._stop()
-            raise
-        self._run(self._writer.run())
-        self._run(self._watch_database())
-        self._run(self._sessions.run())
+        http = HttpServer(settings.http, make_app(metrics.registry, self._readiness, self._health))
+        parts.push_async_callback(http.stop)
+        address = await http.start()
+        await self._open_database()
+        self._run("sessions", sessions.run())
+        parts.push_async_callback(sessions.drain, _DRAIN_S)
+        self._run("database", self._watch_database())
+        self._run("writer", self._writer.run())
+        parts.push_async_callback(self._writer.drain, _DRAIN_S)
         return address
 
     async def _open_database(self) -> None:
@@ -111,10 +116,21 @@ class Control:
             await asyncio.sleep(_CHECK_S)
             await self._database.check()
 
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _run(self, part: str, work: Coroutine[Any, Any, None]) -> None:
+        async def run() -> None:
+            try:
+                await work
+            except Exception:  # a task's top; the others go on, and /healthz says so
+                self._failures[part] = "stopped by an error of our own: see the log"
+                logger.exception("the %s has stopped", part)
+
+        task = asyncio.get_running_loop().create_task(run())
+
+        async def stop() -> None:
+            task.cancel()
+            await asyncio.wait((task,))
+
+        self._parts.push_async_callback(stop)
 
     def _health(self) -> dict[str, str]:
         problems = {
@@ -122,14 +138,6 @@ class Control:
             "database": self._database.problem or self._writer.problem,
             "journal": self._journal.problem,
         }
-        return {part: problem for part, problem in problems.items() if problem}
-
-    async def _stop(self) -> None:
-        await self._http.stop()
-        if self._tasks:
-            await self._writer.drain(_DRAIN_S)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._database.close()
-        await self._cache.close()
+        if self._writer.rejected:
+            problems["rejected_facts"] = f"{self._writer.rejected}: see `mediad journal status`"
+        return {part: problem for part, problem in problems.items() if problem} | self._failures

@@ -26,7 +26,7 @@ from tests.mediad_process import MediadProcess, run_mediad, run_telling_mediad
 from tests.redis_server import redis_server
 from tests.sound import tone
 
-ROUNDS = 10  # for each of the two engines
+ROUNDS = 20
 CALLS = 50
 SEGMENTS = 20  # a call and round: 1,000 in all
 SAFE_S = 0.1  # what was sent so long before the kill is kept
@@ -225,6 +225,8 @@ async def test_database_away_for_a_minute_under_load(tmp_path: Path) -> None:
                 await asyncio.sleep(3)
                 await asyncio.to_thread(server.stop)
                 await asyncio.sleep(OUTAGE_S)
+                assert '"status":"degraded"' in await mediad.get("/healthz")
+                assert '"status":"ready"' in await mediad.get("/readyz")
                 assert await mediad.metric("mediad_journal_facts") > OUTAGE_CALLS * OUTAGE_S
                 assert await mediad.metric("mediad_journal_oldest_seconds") > OUTAGE_S / 2
                 await asyncio.to_thread(server.start)
@@ -232,6 +234,7 @@ async def test_database_away_for_a_minute_under_load(tmp_path: Path) -> None:
                 skipped = await mediad.metric("mediad_ticks_skipped_total")
                 underruns = await mediad.metric("mediad_underrun_frames_total")
             await journal_empty(mediad, 30)
+            assert '"status":"ok"' in await mediad.get("/healthz")
         rows = await read_rows(settings)
     skipped_s = skipped * FRAME_S / OUTAGE_CALLS
     check_outage(Outage(mediad, talker, rows, skipped_s, underruns, machine))

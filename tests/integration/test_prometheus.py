@@ -173,6 +173,9 @@ HEALTHY = {
     'mediad_response_seconds_bucket{le="1.0"}': "0+100x30",
     'mediad_response_seconds_bucket{le="+Inf"}': "0+100x30",
     "mediad_events_dropped_total": "0x30",
+    "mediad_journal_oldest_seconds": "0.1x30",
+    'mediad_journal_refused_facts_total{reason="full"}': "0x30",
+    "mediad_writer_rejected_facts_total": "0x30",
 }
 
 # Each alert with what makes it fire, beside what is healthy.
@@ -199,6 +202,9 @@ FAULTS = {
         'mediad_response_seconds_bucket{le="2.5"}': "0+100x30",
     },
     "MediadEventsDropped": {"mediad_events_dropped_total": "0+1x30"},
+    "MediadFactsWait": {"mediad_journal_oldest_seconds": "0+60x30"},
+    "MediadFactsLost": {'mediad_journal_refused_facts_total{reason="full"}': "0+1x30"},
+    "MediadFactsRejected": {"mediad_writer_rejected_facts_total": "0+1x30"},
 }
 
 

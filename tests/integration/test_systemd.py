@@ -49,6 +49,7 @@ async def test_systemd_is_told_of_start_life_and_end(systemd: socket.socket) -> 
 async def test_what_holds_the_loop_up_is_told(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "mediad.loop_watch")
     async with FakeAgent() as agent, running(settings(agent.url)) as daemon:
+        daemon.app.watch()
         async with daemon.call() as call:
             await call.hears(5)
             time.sleep(0.2)  # noqa: ASYNC251 (this is the fault)

@@ -20,6 +20,7 @@ from mediad.errors import ConfigError
 
 __all__ = ["LOCK_WAIT_S", "database_url", "make_directory", "make_engine"]
 
+_CACHE_KIB = 256  # of SQLite for a connection; the kernel caches the file as well
 LOCK_WAIT_S = 30
 """How long a statement waits for somebody else's lock, in seconds."""
 
@@ -42,6 +43,7 @@ _MYSQL_SESSION = (
 _SQLITE_SESSION = (
     f"PRAGMA busy_timeout = {LOCK_WAIT_S * 1000}",
     "PRAGMA journal_mode = WAL",
+    f"PRAGMA cache_size = -{_CACHE_KIB}",
     # Not NORMAL: what is here is gone from the journal, and that may have been synced.
     "PRAGMA synchronous = FULL",
 )

@@ -63,7 +63,8 @@ def status(file: Path | None, config: Path | None, as_json: bool) -> None:
 def replay(file: Path, config: Path | None) -> None:
     """Write what waits in an orphaned journal into the database.
 
-    Calls that are open in it are ended. What the database has already is left as it is, so it does
+    Copy journal.db together with journal.db-wal, if there is one: what is newest is in there. Calls
+    that are open in it are ended. What the database has already is left as it is, so it does
     no harm to replay a journal twice, or a copy of it.
     """
     uvloop.run(_replay(file, load(config)))
@@ -93,6 +94,7 @@ def _lines(summary: Summary, process: int | None) -> Iterable[str]:
 
 
 async def _replay(file: Path, settings: Settings) -> None:
+    Reader(file).close()  # refuses what is no journal, before one is made of it
     metrics = Metrics()
     database = Database(settings.database, metrics)
     try:

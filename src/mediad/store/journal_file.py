@@ -76,7 +76,7 @@ class JournalFile:
         """
         try:
             with explained(self.path):
-                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._lock = hold(self.path)
                 self._db = sqlite3.connect(
                     self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
@@ -101,6 +101,7 @@ class JournalFile:
         if is_new:
             db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # later it would take a VACUUM
         db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA cache_size = -256")  # KiB; what is read was written just before
         db.execute(f"PRAGMA synchronous = {'FULL' if self._fsync else 'NORMAL'}")
         db.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
         schema = f"{SCHEMA} PRAGMA application_id = {APPLICATION};" if is_new else ""

@@ -60,6 +60,7 @@ class Sessions:
         # What the cache has yet to be told; the event alone if the call is not of this process.
         self._ended: dict[str, Summary | Event] = {}
         self._wake = asyncio.Event()
+        self._is_writing = False
         metrics.watch("sessions", "Live calls whose session is kept", lambda: len(self._live))
 
     async def run(self) -> None:
@@ -73,6 +74,13 @@ class Sessions:
                 logger.warning("facts were missed: the sessions of live calls are not kept on")
                 self._live.clear()
                 self._changed.clear()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Bring the cache up to date, as far as it takes that in time: with the ends, above all."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._is_writing or self._changed or self._ended:  # noqa: ASYNC110
+                    await asyncio.sleep(_PAUSE_S)
 
     async def session(self, call_id: str) -> Session | None:
         """Return a live call's session."""
@@ -152,7 +160,10 @@ class Sessions:
             if loop.time() >= refresh_at:
                 refresh_at += _REFRESH_S
                 self._changed |= dict.fromkeys(self._live)
-            await asyncio.sleep(_PAUSE_S if await self._write_some() else _RETRY_S)
+            self._is_writing = True
+            is_taken = await self._write_some()
+            self._is_writing = False
+            await asyncio.sleep(_PAUSE_S if is_taken else _RETRY_S)
 
     async def _write_some(self) -> bool:
         """Bring the cache up to date for some calls; return whether it took that."""

@@ -129,9 +129,10 @@ class Writer:
 
     def wake(self) -> None:
         """Look for safe facts. From any thread."""
-        if self._loop is not None:
+        loop = self._loop
+        if loop is not None:
             with suppress(RuntimeError):  # the loop has just ended
-                self._loop.call_soon_threadsafe(self._woken.set)
+                loop.call_soon_threadsafe(self._woken.set)
 
     async def run(self) -> None:
         """Write until cancelled."""
@@ -245,13 +246,13 @@ class Writer:
 
     async def _finish(self, applied: Applied) -> None:
         """Do what follows once a transaction is committed; nothing of it can undo that."""
+        self._unannounced.extend(applied.events)  # first: we may be cancelled below
         try:
             if applied.call_ids:
                 await self._invalidate(applied.call_ids)
         except Exception:  # a copy is old until its time is over
             self._failures.labels("invalidate").inc()
             logger.exception("cached calls could not be dropped")
-        self._unannounced.extend(applied.events)
         while len(self._unannounced) > _MAX_UNANNOUNCED:
             self._give_up_announcing("too many wait")
 
