@@ -44,7 +44,8 @@ def select_rows(table: Table, model: type[R], customer_id: str) -> Select[Any]:
     query = select(*columns).where(_owner(table) == customer_id, table.c.tm_delete == NEVER)
     # MariaDB likes to go through everybody's rows in the order that a list wants, and finds a small
     # customer's late.
-    return query.with_hint(table, f"IGNORE INDEX (idx_{table.name}_tm_create)", "mysql")
+    everybodys = ", ".join(f"idx_{table.name}_{name}" for name in ("tm_create", "tm_delete"))
+    return query.with_hint(table, f"IGNORE INDEX ({everybodys})", "mysql")
 
 
 async def find(
