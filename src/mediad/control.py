@@ -100,8 +100,12 @@ class Control:
         parts.push_async_callback(sessions.drain, _DRAIN_S)
         self._run("database", self._watch_database())
         self._run("writer", self._writer.run())
-        parts.push_async_callback(self._writer.drain, _DRAIN_S)
+        parts.push_async_callback(self._drain_writer)
         return address
+
+    async def _drain_writer(self) -> None:
+        if self._writer.problem is None:  # else it would take as long as the database is away
+            await self._writer.drain(_DRAIN_S)
 
     async def _open_database(self) -> None:
         try:

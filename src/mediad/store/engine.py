@@ -123,10 +123,14 @@ def _mysql_options(settings: Database) -> dict[str, Any]:
 
 
 def _set_up_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
-    cursor = connection.cursor()
-    for statement in _SQLITE_SESSION:
-        cursor.execute(statement)
-    cursor.close()
+    try:
+        cursor = connection.cursor()
+        for statement in _SQLITE_SESSION:
+            cursor.execute(statement)
+        cursor.close()
+    except BaseException:
+        connection.close()  # nobody else would, and its thread may outlive the loop
+        raise
 
 
 class _BoundedClose(Connection):

@@ -76,11 +76,15 @@ class Sessions:
                 self._changed.clear()
 
     async def drain(self, timeout_s: float) -> None:
-        """Bring the cache up to date, as far as it takes that in time: with the ends, above all."""
+        """Bring the cache up to date, with the ends above all; unless it is away."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while self._is_writing or self._changed or self._ended:  # noqa: ASYNC110
+                while self._has_work and self._cache.problem is None:  # noqa: ASYNC110
                     await asyncio.sleep(_PAUSE_S)
+
+    @property
+    def _has_work(self) -> bool:
+        return bool(self._is_writing or self._changed or self._ended)
 
     async def session(self, call_id: str) -> Session | None:
         """Return a live call's session."""
