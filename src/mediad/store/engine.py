@@ -2,18 +2,22 @@
 
 import asyncio
 import json
+import threading
 import time
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
+import aiosqlite
 from asyncmy.connection import Connection
 from asyncmy.constants.CR import CR_CONN_HOST_ERROR
 from asyncmy.errors import OperationalError
-from sqlalchemy import URL, event, make_url
+from sqlalchemy import URL, Engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+from sqlalchemy.util import await_only
 
 from mediad.config import Database
 from mediad.errors import ConfigError
@@ -29,6 +33,7 @@ _MAX_IDLE_S = 300.0  # then it is replaced: a firewall or the server may have fo
 _MAX_LIFETIME_S = 3600
 _CHECK_AFTER_S = 1.0  # a connection that was idle for longer is asked whether it still is one
 _CLOSE_S = 1.0
+_PAUSE_S = 0.001
 _SQLITE_CONNECTIONS = 5  # each is a thread
 
 # Anything longer than its column is an error, not cut; the rest is as the server's defaults.
@@ -81,7 +86,8 @@ def make_engine(settings: Database) -> AsyncEngine:
     """
     url = database_url(settings)
     is_sqlite = url.get_backend_name() == "sqlite"
-    options = _sqlite_options() if is_sqlite else _mysql_options(settings)
+    threads = _Threads()
+    options = _sqlite_options(threads) if is_sqlite else _mysql_options(settings)
     engine = create_async_engine(
         url,
         isolation_level="AUTOCOMMIT",
@@ -94,6 +100,7 @@ def make_engine(settings: Database) -> AsyncEngine:
     )
     if is_sqlite:
         event.listen(engine.sync_engine, "connect", _set_up_sqlite)
+        event.listen(engine.sync_engine, "engine_disposed", threads.wait_for_their_end)
     else:
         _replace_idle_connections(engine)
     return engine
@@ -104,8 +111,12 @@ def _to_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def _sqlite_options() -> dict[str, Any]:
-    return {"pool_size": _SQLITE_CONNECTIONS, "max_overflow": 0}
+def _sqlite_options(threads: "_Threads") -> dict[str, Any]:
+    return {
+        "pool_size": _SQLITE_CONNECTIONS,
+        "max_overflow": 0,
+        "connect_args": {"async_creator_fn": threads.connect},
+    }
 
 
 def _mysql_options(settings: Database) -> dict[str, Any]:
@@ -120,6 +131,35 @@ def _mysql_options(settings: Database) -> dict[str, Any]:
         "pool_recycle": _MAX_LIFETIME_S,
         "connect_args": {"async_creator_fn": connect, "autocommit": True, "charset": "utf8mb4"},
     }
+
+
+class _Threads:
+    """Connections to SQLite, each with a thread.
+
+    One that failed, or whose request was cancelled, is told to end and nobody waits: it may still
+    have something to tell an event loop that is closed by then.
+    """
+
+    def __init__(self) -> None:
+        self._threads: WeakSet[threading.Thread] = WeakSet()
+
+    async def connect(self, *arguments: Any, **options: Any) -> aiosqlite.Connection:
+        connection = aiosqlite.connect(*arguments, **options)
+        thread = connection._thread  # noqa: SLF001  # there is no other way to it
+        thread.daemon = True
+        self._threads.add(thread)
+        return await connection
+
+    def wait_for_their_end(self, _: Engine) -> None:
+        await_only(self._end())
+
+    async def _end(self) -> None:
+        deadline = time.monotonic() + _CLOSE_S
+        while time.monotonic() < deadline and self._are_alive():  # noqa: ASYNC110
+            await asyncio.sleep(_PAUSE_S)
+
+    def _are_alive(self) -> bool:
+        return any(thread.is_alive() for thread in self._threads)
 
 
 def _set_up_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:

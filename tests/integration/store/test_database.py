@@ -5,6 +5,7 @@ request ever gets another's rows.
 import asyncio
 import random
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -260,6 +261,27 @@ async def test_a_directory_that_cannot_be_written() -> None:
     with pytest.raises(ConfigError, match="unable to open database file"):
         async with opened(config.Database(directory=Path("/proc/self"))):  # not even by root
             pass
+
+
+async def test_no_thread_outlives_a_failed_connection() -> None:
+    """It would tell its failure to an event loop that is closed by then."""
+    before = set(threading.enumerate())
+    for _ in range(50):
+        with pytest.raises(ConfigError):
+            async with opened(config.Database(directory=Path("/proc/self"))):
+                pass
+        assert set(threading.enumerate()) <= before
+
+
+async def test_no_thread_outlives_a_cancelled_request(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    async with opened(config.Database(directory=tmp_path)) as database:
+        for _ in range(5):
+            task = asyncio.create_task(read_rows(database))
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+    assert set(threading.enumerate()) <= before
 
 
 async def test_a_server_that_comes_late_is_checked_then() -> None:
