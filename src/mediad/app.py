@@ -40,7 +40,7 @@ _OTHER_FILES = 64
 _HANG_UP_S = 2.0  # for live calls to get their 0x00 when we stop
 _CLOSE_S = 5.0  # for the disk to take the last facts
 _SWITCH_S = 0.0005  # the media loop waits at most so long for another thread's Python
-_GC_THRESHOLD = 5_000  # the store makes cycles, calls make none; more at once would be heard
+_GC_THRESHOLD = 1_000  # the store makes cycles, calls make none; more at once would be heard
 
 
 class App:
