@@ -55,6 +55,10 @@ class Metrics:
             "Caller audio kept from the agent: it was not connected, or did not read",
             "reason",
         )
+        self.agent_control_dropped = counter(
+            "agent_control_dropped_messages",
+            "DTMF and other messages for agents dropped: too many waited for a connection",
+        )
         self.caller_audio_dropped = counter(
             "caller_audio_dropped_frames",
             "Frames for the caller dropped because Asterisk did not read",

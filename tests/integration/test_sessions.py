@@ -339,6 +339,28 @@ async def test_cache_that_was_away_has_everything_when_it_is_back(
         await calls.until_ended("c2")
 
 
+async def test_end_of_a_dead_process_call_waits_for_a_cache_that_is_away(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_RETRY_S", 0.05)
+    monkeypatch.setattr(redis, "_PROBE_S", 0.05)
+    cache = redis_cache(server, timeout_s=0.2)
+    async with following(cache) as dying:
+        dying.begin("c1")
+        dying.say("c1", "Hello?")
+        await dying.until_said("c1", "Hello?")
+    async with following(cache) as calls:
+        with server.frozen():
+            end = {"status": "failed", "hangup_by": "system"}
+            calls.bus.announce(Event("call_hungup", "c1", 9.0, end, sequence=7))
+            await asyncio.sleep(0.5)
+        await calls.until_ended("c1")
+        summary = await calls.others.summary("c1")
+    assert summary is not None
+    assert summary.messages == 1
+    await cache.close()
+
+
 async def test_ends_that_wait_for_the_cache_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_RETRY_S", 0.02)
     monkeypatch.setattr(module, "_MAX_ENDED", 5)

@@ -36,7 +36,8 @@ HELD_FRAMES = 50
 """Audio frames held while no agent is connected; the oldest are dropped and counted."""
 
 MAX_HELD_CONTROL = 128
-"""Control messages held meanwhile; DTMF is not faster than this. With the audio under 64 KiB."""
+"""Control messages held meanwhile, the first ones: DTMF is not faster than this; more are counted.
+With the audio under 64 KiB."""
 
 _ANSWER_S = 1.0  # how long an agent that dialled in may take to answer client-ready, before audio
 
@@ -229,6 +230,8 @@ class AgentLink:
             return
         if len(self._held) - self._held_audio < MAX_HELD_CONTROL:
             self._held.append((False, frame))
+        else:
+            self._metrics.agent_control_dropped.inc()
 
     async def closed(self) -> None:
         """Wait, not for long, until the agent has answered `close`."""

@@ -5,6 +5,7 @@ keeps them; whoever changes a row calls `forget` after the commit.
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
+from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mediad.cache.aside import CacheAside
@@ -111,4 +112,9 @@ class CachedReads:
             return None if row is None else row.model_dump_json().encode()
 
         value = await self._aside.get(key, fetch)
-        return None if value is None else model.model_validate_json(value)
+        try:
+            return None if value is None else model.model_validate_json(value)
+        except ValidationError:  # another version of mediad left it there
+            await self._aside.invalidate(key)
+            async with self._database.read() as connection:
+                return await load(connection)

@@ -174,7 +174,11 @@ class Sessions:
         ended = {call_id: self._ended.pop(call_id) for call_id in _first(self._ended)}
         values: dict[Key, bytes] = {}
         gone: list[Key] = []
-        for call_id, summary in (await self._summaries(ended)).items():
+        summaries = await self._summaries(ended)
+        if summaries is None:
+            self._put_back(ended)
+            return False
+        for call_id, summary in summaries.items():
             values[self._keys.call_summary(call_id)] = _encode(summary)
             gone += self._state_keys(call_id)
         changed = _first(self._changed)
@@ -186,16 +190,23 @@ class Sessions:
         if await self._cache.update(values, gone):
             return True
         self._changed |= {call_id: None for call_id in changed if call_id in self._live}
+        self._put_back(ended)
+        return False
+
+    def _put_back(self, ended: dict[str, Summary | Event]) -> None:
+        """Let them be the oldest again; what came since stands behind."""
         for call_id, end in self._ended.items():
             ended.setdefault(call_id, end)
         self._ended = ended
-        return False
 
-    async def _summaries(self, ended: Mapping[str, Summary | Event]) -> dict[str, Summary]:
+    async def _summaries(self, ended: Mapping[str, Summary | Event]) -> dict[str, Summary] | None:
+        """Return what remains of calls; None when the cache did not tell what it has of others'."""
         summaries = {call_id: end for call_id, end in ended.items() if isinstance(end, Summary)}
         others = [end for end in ended.values() if isinstance(end, Event)]
         keys = [key for event in others for key in self._state_keys(event.call_id)]
         found = await self._cache.get_many(keys)
+        if others and self._cache.problem is not None:
+            return None
         for index, event in enumerate(others):
             session = _parse(_SESSION, found[3 * index])
             if session is not None:

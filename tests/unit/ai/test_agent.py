@@ -70,9 +70,11 @@ def test_control_pushes_no_audio_out() -> None:
     link, _ = make_link(metrics)
     for _ in range(HELD_FRAMES):
         link.send_audio(b"frame")
-    for _ in range(2 * MAX_HELD_CONTROL):
+    for _ in range(MAX_HELD_CONTROL + 3):
         link.send_json("{}")
     assert dropped(metrics) == 0
+    lost = metrics.registry.get_sample_value("mediad_agent_control_dropped_messages_total")
+    assert lost == 3
 
 
 def test_closing_a_link_that_never_ran_closes_its_connector() -> None:
