@@ -20,11 +20,12 @@ from mediad.config import ENV_PREFIX, Settings
 from mediad.control import Control
 from mediad.errors import ConfigError
 from mediad.line import CORE
-from mediad.log import dropped_records
+from mediad.log import dropped_records, set_level
 from mediad.loop_watch import LoopWatch
 from mediad.media import tone
 from mediad.media.resample import SAMPLE_RATES, filter_bank
 from mediad.metrics import Metrics
+from mediad.reload import reload
 from mediad.sd_notify import READY, STOPPING, WATCHDOG, SdNotify
 from mediad.store.journal import Journal
 from mediad.transport.audiosocket import MAX_WAITING, AudioSocketListener
@@ -102,6 +103,27 @@ class App:
         """From now on tell what holds the loop up, and systemd that it moves."""
         self._watch.start()
 
+    async def reload(self, load: Callable[[], Settings]) -> None:
+        """Take up what can be taken up of the settings as they are now, for calls to come, and tell
+        what cannot. If something is wrong with them, all stays as it is.
+        """
+        try:
+            wanted = await asyncio.to_thread(load)
+            settings, taken, left = reload(self.settings, wanted)
+            _check_files(settings)
+            prompt = await asyncio.to_thread(_load_prompt, settings)
+            tls = await asyncio.to_thread(client_tls, settings.ai)
+        except ConfigError as exc:
+            logger.error("not reloaded, all stays as it is: %s", exc)
+            return
+        self.settings, self._tls = settings, tls
+        self.calls.reload(settings, prompt)
+        self._listener.reload(settings.audiosocket)
+        set_level(settings.log.level)
+        logger.info("reloaded: %s", ", ".join(taken) or "nothing has changed")
+        if left:
+            logger.warning("these settings change at the next start only: %s", ", ".join(left))
+
     async def drain(self) -> None:
         """Answer new calls with 0x00 and /readyz with 503; let the live calls go on for a while."""
         self._systemd.notify(STOPPING)
@@ -163,9 +185,10 @@ class App:
         return {part: problem for part, problem in problems.items() if problem}
 
 
-async def serve(app: App) -> None:
+async def serve(app: App, load: Callable[[], Settings]) -> None:
     """Run until SIGTERM or SIGINT, and then until the live calls are over, for as long as
-    ``audiosocket.drain_timeout_s``. A second signal ends the process at once.
+    ``audiosocket.drain_timeout_s``. A second signal ends the process at once. SIGHUP reloads what
+    ``load`` returns then.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -175,7 +198,17 @@ async def serve(app: App) -> None:
             sys.exit(130)
         stop.set()
 
-    _raise_file_limit(app.settings)
+    reload_wanted = asyncio.Event()
+
+    async def reload_whenever_wanted() -> None:
+        while True:
+            await reload_wanted.wait()
+            reload_wanted.clear()
+            await app.reload(load)
+
+    _raise_file_limit()
+    _check_files(app.settings)
+    loop.add_signal_handler(signal.SIGHUP, reload_wanted.set)
     async with app:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, on_signal)
@@ -185,14 +218,21 @@ async def serve(app: App) -> None:
         gc.set_threshold(_GC_THRESHOLD, 10, 50)
         sys.setswitchinterval(_SWITCH_S)
         app.watch()
+        reloading = loop.create_task(reload_whenever_wanted())
         await stop.wait()
+        reloading.cancel()
         await app.drain()
 
 
-def _raise_file_limit(settings: Settings) -> None:
-    """Let the process open as many files as it may, and refuse more calls than that is good for."""
+def _raise_file_limit() -> None:
+    """Let the process open as many files as it may."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _check_files(settings: Settings) -> None:
+    """Refuse more calls than the process may open files for."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     max_calls = settings.audiosocket.max_calls
     needed = _FILES_PER_CALL * max_calls + MAX_WAITING + _OTHER_FILES
     if hard != resource.RLIM_INFINITY and hard < needed:

@@ -70,7 +70,7 @@ def cli() -> None:
 @cli.command()
 @config_option
 def serve(config: Path | None) -> None:
-    """Take calls until SIGTERM or Ctrl-C.
+    """Take calls until SIGTERM or Ctrl-C. SIGHUP reads the settings again.
 
     Every setting is in config/mediad.toml; each can also come from the environment, as
     MEDIAD_AUDIOSOCKET__PORT=9092.
@@ -81,7 +81,7 @@ def serve(config: Path | None) -> None:
     from mediad.log import logging_to
 
     with logging_to(settings.log.level, settings.log.format):
-        uvloop.run(run(App(settings)))
+        uvloop.run(run(App(settings), lambda: load(config)))
 
 
 @cli.command("check-config")

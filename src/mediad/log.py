@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import inf
 
-__all__ = ["QUEUE_SIZE", "dropped_records", "logging_to"]
+__all__ = ["QUEUE_SIZE", "dropped_records", "logging_to", "set_level"]
 
 QUEUE_SIZE = 10_000
 """Records waiting for the thread; what comes beyond is dropped."""
@@ -168,6 +168,11 @@ def dropped_records() -> int:
     return _handler.dropped if _handler else 0
 
 
+def set_level(level: str) -> None:
+    """Write from now on what is of this level or above."""
+    logging.getLogger("mediad").setLevel(level.upper())
+
+
 @contextmanager
 def logging_to(level: str, format: str = "console") -> Iterator[None]:
     """Write mediad's log, and its libraries' warnings, to standard error until the block ends.
@@ -184,7 +189,7 @@ def logging_to(level: str, format: str = "console") -> Iterator[None]:
     root = logging.getLogger()
     root.addHandler(_handler)
     root.setLevel(logging.WARNING)
-    logging.getLogger("mediad").setLevel(level.upper())
+    set_level(level)
     logging.getLogger("picows").setLevel(
         logging.ERROR
     )  # what it warns of is counted and told by mediad.ai

@@ -39,7 +39,7 @@ async def main() -> None:
     telling.start()
     task = asyncio.create_task(telling.run(tell(app.bus)))
     try:
-        await serve(app)
+        await serve(app, load_settings)
     finally:
         task.cancel()
         await telling.stop()

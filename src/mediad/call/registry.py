@@ -75,6 +75,10 @@ class Registry(Collector):
         """Get ready for calls, on the running loop."""
         self._pump = open_pump()
 
+    def reload(self, settings: Settings, prompt_frame: bytes) -> None:
+        """Begin calls with other settings from now on."""
+        self._settings, self._prompt_frame = settings, prompt_frame
+
     @property
     def live(self) -> int:
         """How many calls there are."""
