@@ -3,7 +3,6 @@
 import json
 import sys
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +32,12 @@ class _Commands(click.Group):
     """A group whose larger commands are imported when used: ``serve`` needs none of them."""
 
     _LATER = {
+        "agent": "mediad.speech.command",
         "call": "mediad.call_command",
         "demo": "mediad.demo.command",
         "journal": "mediad.store.journal_command",
         "migrate": "mediad.store.migrate_command",
+        "warm": "mediad.warm_command",
     }
 
     def list_commands(self, context: click.Context) -> list[str]:
@@ -103,43 +104,6 @@ def check_config(config: Path | None, as_json: bool) -> None:
             if value is not None:
                 click.echo(f"{key} = {_toml(value)}")
         click.echo()
-
-
-@cli.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind.")
-@click.option(
-    "--port",
-    default=8765,
-    show_default=True,
-    type=click.IntRange(0, 65535),
-    help="TCP port; 0: a free one.",
-)
-@click.option("--voice", default="en-us", show_default=True, help="espeak-ng's name of the voice.")
-@click.option(
-    "--max-calls",
-    default=50,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="Calls at once; one more is closed with 1013. A call takes 5 % of a core.",
-)
-def agent(host: str, port: int, voice: str, max_calls: int) -> None:
-    """Serve the built-in agent: a Pipecat pipeline that talks and listens offline.
-
-    It hears yes, no, stop and repeat, and DTMF digits. Needs the extra: pip install
-    'mediad[agent]'.
-    """
-    missing = [name for name in ("pipecat", "pocketsphinx") if find_spec(name) is None]
-    if missing:
-        raise click.ClickException(
-            f"{', '.join(missing)} is not installed; install it with: pip install 'mediad[agent]'"
-        )
-    from mediad.speech.agent import run_agent
-    from mediad.speech.espeak import SpeechError
-
-    try:
-        run_agent(host, port, voice=voice, max_calls=max_calls)
-    except SpeechError as exc:
-        raise click.ClickException(str(exc)) from exc
 
 
 def _toml(value: object) -> str:

@@ -16,6 +16,7 @@ import mediad
 from mediad import cli, config_option
 from mediad.config import Settings
 from mediad.line import CORE
+from mediad.speech import command as agent_command
 
 COMMANDS = sorted(cli.cli.commands)
 
@@ -79,8 +80,8 @@ def test_version_without_a_compiled_core() -> None:
 def test_help_names_every_command(run: Run) -> None:
     status, out, _ = run("--help")
     assert status == 0
-    for command in COMMANDS:
-        assert f"\n  {command} " in out
+    for name in COMMANDS:
+        assert f"\n  {name} " in out
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -178,7 +179,7 @@ def test_agent_without_the_extra_says_how_to_get_it(
     def find_spec(name: str) -> ModuleSpec | None:
         return None
 
-    monkeypatch.setattr(cli, "find_spec", find_spec)
+    monkeypatch.setattr(agent_command, "find_spec", find_spec)
     status, out, err = run("agent")
     assert (status, out) == (1, "")
     assert "pipecat, pocketsphinx is not installed" in err

@@ -1,12 +1,8 @@
 """The command ``mediad agent``: runs the built-in agent (`bot`) until it is told to end."""
 
-import socket
-import sys
-
-from loguru import logger
-
-from mediad.errors import ConfigError
 from mediad.speech import espeak
+from mediad.speech.listening import listen
+from mediad.speech.pipecat_log import only_warnings
 
 __all__ = ["run_agent"]
 
@@ -33,28 +29,11 @@ def run_agent(
         ConfigError: If the address is in use, or not this machine's.
         SpeechError: If espeak-ng is missing or has no such voice.
     """
-    with _listen(host, port) as listener:
-        logger.remove()
-        logger.add(sys.stderr, level="WARNING")
+    with listen(host, port) as listener:
+        only_warnings()
         # Only now: Pipecat greets through the log while it is imported, and takes seconds.
         from mediad.speech.bot import Bot, BotOptions, Server
 
         options = BotOptions(voice, rate_wpm, out_rate_hz, max_calls)
         server = Server(Bot(options), lambda url: print(f"agent listening on {url}", flush=True))
         server.run([listener])
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """Take the address at once; who connects before the agent is ready waits for it."""
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen()
-    except OSError as exc:
-        listener.close()
-        raise ConfigError(
-            f"the agent cannot listen on {host}, port {port} ({exc.strerror}); choose another "
-            "with --host or --port"
-        ) from exc
-    return listener

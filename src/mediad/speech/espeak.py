@@ -6,8 +6,12 @@ It has one voice and one set of parameters per process, so a lock serialises its
 
 import asyncio
 import ctypes
+import re
 import tempfile
 import threading
+from bisect import bisect_right
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,8 +29,27 @@ _PARAMETER_RATE = 1
 _EE_OK = 0
 _MAX_DATA_PATH_BYTES = 120  # espeak-ng keeps the path in a buffer of 160 and appends file names
 
+_EVENT_LIST_TERMINATED = 0
+_EVENT_WORD = 1
+
+
+class _Event(ctypes.Structure):
+    """espeak_EVENT."""
+
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),  # in characters, from 1
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),  # in ms
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("id", ctypes.c_char * 8),
+    )
+
+
 _SynthCallback = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
+    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
 )
 
 
@@ -34,11 +57,19 @@ class SpeechError(Exception):
     """espeak-ng is missing, or refuses what it was asked to say."""
 
 
+class SpokenWord(NamedTuple):
+    """A word with the punctuation after it, and where in the speech it begins."""
+
+    text: str
+    offset_ms: int
+
+
 class Speech(NamedTuple):
     """Spoken text: s16le mono PCM and its rate."""
 
     pcm: bytes
     rate_hz: int
+    words: tuple[SpokenWord, ...] = ()
 
     @property
     def duration_s(self) -> float:
@@ -63,6 +94,7 @@ class _Espeak:
         if self.rate_hz <= 0:
             raise SpeechError(f"espeak-ng could not read its data (path {data!r})")
         self._chunks: list[bytes] = []
+        self._starts: dict[int, int] = {}  # of words: position in the text → in the audio, in ms
         # The library keeps the pointer, so this object must live as long as the library does.
         self._callback = _SynthCallback(self._on_samples)
         self._library.espeak_SetSynthCallback(self._callback)
@@ -70,14 +102,20 @@ class _Espeak:
     def _on_samples(self, samples: Any, count: int, events: Any) -> int:
         if count > 0 and samples:
             self._chunks.append(ctypes.string_at(samples, 2 * count))
+        index = 0
+        while (event := events[index]).type != _EVENT_LIST_TERMINATED:
+            if event.type == _EVENT_WORD:
+                self._starts.setdefault(event.text_position - 1, event.audio_position)
+            index += 1
         return 0
 
-    def synthesize(self, text: str, voice: str, rate_wpm: int) -> bytes:
-        """Return what ``text`` sounds like; the caller holds the lock."""
+    def synthesize(self, text: str, voice: str, rate_wpm: int) -> Speech:
+        """Say ``text``; the caller holds the lock."""
         if self._library.espeak_SetVoiceByName(voice.encode()) != _EE_OK:
             raise SpeechError(f"espeak-ng has no voice {voice!r}")
         self._library.espeak_SetParameter(_PARAMETER_RATE, rate_wpm, 0)
         self._chunks.clear()
+        self._starts.clear()
         encoded = text.encode() + b"\0"
         status = self._library.espeak_Synth(
             encoded, ctypes.c_size_t(len(encoded)), 0, _POS_CHARACTER, 0, _CHARS_UTF8, None, None
@@ -86,7 +124,20 @@ class _Espeak:
             raise SpeechError(f"espeak-ng refused the text (status {status})")
         pcm = b"".join(self._chunks)
         self._chunks.clear()
-        return pcm
+        return Speech(pcm, self.rate_hz, tuple(_words(text, self._starts)))
+
+
+def _words(text: str, starts: dict[int, int]) -> Iterator[SpokenWord]:
+    """Cut ``text`` at its words that are heard to start, by position, at some time."""
+    words = [match.start() for match in re.finditer(r"\S+", text)]
+    places: dict[int, int] = {}
+    for position in sorted(starts) if words else ():
+        # A number is several words in one, and a quotation mark stands before where one starts.
+        place = words[max(0, bisect_right(words, position) - 1)]
+        places.setdefault(place, starts[position])
+    for place, end in pairwise([*places, len(text)]):
+        if word := text[place:end].strip():
+            yield SpokenWord(word, places[place])
 
 
 _lock = threading.Lock()
@@ -109,7 +160,7 @@ def synthesize(text: str, voice: str = DEFAULT_VOICE, rate_wpm: int = DEFAULT_RA
     with _lock:
         if _espeak is None:
             _espeak = _Espeak()
-        return Speech(_espeak.synthesize(text, voice, rate_wpm), _espeak.rate_hz)
+        return _espeak.synthesize(text, voice, rate_wpm)
 
 
 async def speak(text: str, voice: str = DEFAULT_VOICE, rate_wpm: int = DEFAULT_RATE_WPM) -> Speech:

@@ -1,7 +1,7 @@
 """RTVI, the JSON that a stock Pipecat agent speaks inside MessageFrames, protocol version 2.
 
-Only what mediad uses: ``client-ready`` and ``dtmf`` go out; transcripts, speaking states and errors
-come in.
+Only what mediad uses: ``client-ready``, ``dtmf`` and ``send-text`` go out; transcripts, speaking
+states and errors come in.
 """
 
 import json
@@ -21,6 +21,7 @@ __all__ = [
     "client_ready",
     "dtmf",
     "parse",
+    "send_text",
 ]
 
 PROTOCOL_VERSION = "2.0.0"
@@ -90,6 +91,18 @@ def dtmf(message_id: str, digit: str) -> str:
     error.
     """
     return _message("dtmf", message_id, {"buttons": [digit]})
+
+
+def send_text(message_id: str, text: str, run_immediately: bool) -> str:
+    """Return words for the agent, as if the caller had written them.
+
+    Args:
+        message_id: Any id.
+        text: The words.
+        run_immediately: Whether the agent answers at once, and stops what it is saying.
+    """
+    options = {"run_immediately": run_immediately, "audio_response": True}
+    return _message("send-text", message_id, {"content": text, "options": options})
 
 
 def _message(type_: str, message_id: str, data: Mapping[str, Any]) -> str:

@@ -41,6 +41,20 @@ def test_no_text_is_no_speech() -> None:
     assert espeak.synthesize("").duration_s < 0.1
 
 
+def test_words_are_told_with_their_place_in_the_audio() -> None:
+    text = "Hello, naïve café number 1234: is it “good”?  Yes!"
+    speech = espeak.synthesize(text)
+    assert [word.text for word in speech.words] == text.split()
+    offsets = [word.offset_ms for word in speech.words]
+    assert offsets == sorted(set(offsets))
+    assert offsets[0] < 100
+    assert offsets[-1] < 1000 * speech.duration_s
+
+
+def test_no_word_is_told_of_a_text_that_has_none() -> None:
+    assert espeak.synthesize(" … ").words == ()
+
+
 def test_unknown_voice_is_an_error() -> None:
     with pytest.raises(espeak.SpeechError, match="no voice 'nobody'"):
         espeak.synthesize("yes", "nobody")

@@ -30,6 +30,13 @@ def test_a_digit_is_a_list_of_one_button() -> None:
     assert (sent["type"], sent["data"]) == ("dtmf", {"buttons": ["#"]})
 
 
+def test_text_for_the_agent_says_whether_to_answer_at_once() -> None:
+    sent = json.loads(rtvi.send_text("m3", "be brief", run_immediately=False))
+    assert sent["type"] == "send-text"
+    options = {"run_immediately": False, "audio_response": True}
+    assert sent["data"] == {"content": "be brief", "options": options}
+
+
 @pytest.mark.parametrize(
     ("type_", "data", "event"),
     [

@@ -1,0 +1,1 @@
+"""``mediad agent --check``: does a service keep the protocol of the README?"""

@@ -1,0 +1,195 @@
+"""Pipecat's services behind ours. Providers cannot be called here: offline ones stand in for them,
+and what Pipecat's own classes are made with is looked at.
+"""
+
+import sys
+import warnings
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.asyncio.server import serve
+
+from mediad.errors import ConfigError
+from mediad.speech.check.suite import check_service
+from mediad.speech.hearing import Listener
+from mediad.speech.roles.call import OpenHandler, serve_call
+from mediad.speech.roles.choice import Choice, make_service
+from mediad.wire import service
+from mediad.wire.frames import AudioFrame, Text, Transcription
+from mediad.wire.service import Done, Failure, FromService, Generate, Role, Start, StoppedSpeaking
+from tests.fakes.openai_api import DONE, FakeApi, chunk, run_api
+from tests.telephone import AGENT_RATE_HZ, say
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # here every warning is an error, and Pipecat has some
+    from pipecat.services.openai.llm import OpenAILLMService
+
+    from mediad.speech.roles import pipeline_roles, providers
+    from mediad.speech.roles.pipeline_roles import pipeline_service
+    from mediad.speech.services import EspeakTTSService, PocketsphinxSTTService
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+@asynccontextmanager
+async def serving(role: Role, handler: OpenHandler) -> AsyncIterator[str]:
+    """Serve it here; give the URL."""
+    one = partial(serve_call, role=role, open_handler=handler)
+    async with serve(one, "127.0.0.1", 0, compression=None) as server:
+        yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+def offline(role: Role, api_url: str) -> Callable[[Start], Any]:
+    """Return what makes a Pipecat service that needs no network."""
+    listener, executor = Listener(), ThreadPoolExecutor(1)
+
+    def make(_: Start) -> Any:
+        match role:
+            case "stt":
+                return PocketsphinxSTTService(listener, executor)
+            case "llm":
+                return OpenAILLMService(api_key="none", base_url=api_url)
+            case "tts":
+                return EspeakTTSService("en-us", 160)
+
+    return make
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[FakeApi]:
+    async with run_api() as api:
+        words = [chunk(f"word{n} ") for n in range(30)]
+        api.events = [part for word in words for part in (word, 0.01)]
+        api.events += [chunk(finish="stop"), DONE]
+        yield api
+
+
+async def ask(
+    role: Role, api: FakeApi, *requests: StoppedSpeaking | Generate | Text, pcm: bytes = b""
+) -> list[FromService]:
+    """Start, send, and return what comes up to the last done."""
+    read: list[FromService] = []
+    async with (
+        serving(role, pipeline_service(role, offline(role, api.url))) as url,
+        connect(url, compression=None) as websocket,
+    ):
+        await websocket.send(service.encode(Start(role, "a-call")))
+        for start in range(0, len(pcm), 640):
+            frame = AudioFrame(pcm[start : start + 640], AGENT_RATE_HZ, 1)
+            await websocket.send(service.encode(frame))
+        for request in requests:
+            await websocket.send(service.encode(request))
+        while len([part for part in read if isinstance(part, Done)]) < len(requests):
+            message = await websocket.recv()
+            assert isinstance(message, bytes)
+            part = service.from_service(message)
+            assert part is not None
+            assert not isinstance(part, service.Malformed)
+            read.append(part)
+    return read
+
+
+@pytest.mark.parametrize("role", ["stt", "llm", "tts"])
+async def test_a_service_of_pipecat_passes_the_check(
+    role: Role, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline_roles, "_FINALS_S", 0.2)
+    async with serving(role, pipeline_service(role, offline(role, api.url))) as url:
+        results = [result async for result in check_service(url, role)]
+    assert [result for result in results if result.result != "passed"] == []
+
+
+async def test_what_is_heard_comes_before_the_done(api: FakeApi) -> None:
+    pcm = say("yes", "en-us+f2", quiet_s=0.4)
+    *_, heard, done = await ask("stt", api, StoppedSpeaking(1), pcm=pcm)
+    assert isinstance(heard, Transcription)
+    assert (heard.text, done) == ("yes", Done(1))
+
+
+async def test_tools_are_called_by_mediad(api: FakeApi) -> None:
+    piece = {"index": 0, "id": "c1", "function": {"name": "hang_up", "arguments": '{"in": 3}'}}
+    api.events = [chunk(tool_calls=[piece]), chunk(finish="tool_calls"), DONE]
+    parameters = {"type": "object", "properties": {"in": {"type": "integer"}}}
+    tool = {"type": "function", "function": {"name": "hang_up", "parameters": parameters}}
+    messages = [{"role": "user", "content": "Goodbye."}]
+    *_, done = await ask("llm", api, Generate(1, messages, [tool]))
+    assert isinstance(done, Done)
+    assert done.reason == "tool_calls"
+    assert done.tool_calls[0]["function"] == {"name": "hang_up", "arguments": '{"in": 3}'}
+    assert api.requests[0]["tools"][0]["function"]["name"] == "hang_up"
+    assert len(api.requests) == 1
+
+
+async def test_an_error_of_a_provider_is_told(api: FakeApi) -> None:
+    api.status = 401
+    messages = [{"role": "user", "content": "Hello."}]
+    *_, failure, done = await ask("llm", api, Generate(1, messages))
+    assert isinstance(failure, Failure)
+    assert (failure.n, failure.code, done) == (1, "provider", Done(1, "error"))
+
+
+# By name.
+
+
+@pytest.mark.parametrize(
+    ("role", "provider", "name"),
+    [
+        ("stt", "openai", "OpenAISTTService"),
+        ("llm", "openai", "OpenAILLMService"),
+        ("tts", "openai", "OpenAITTSService"),
+        ("tts", "deepgram", "DeepgramTTSService"),
+        ("tts", "elevenlabs", "ElevenLabsTTSService"),
+        ("stt", "elevenlabs:ElevenLabsRealtimeSTTService", "ElevenLabsRealtimeSTTService"),
+        ("tts", "cartesia", "CartesiaTTSService"),
+        ("stt", "cartesia", "CartesiaSTTService"),
+        ("llm", "groq", "GroqLLMService"),
+    ],
+)
+def test_providers_are_found_and_made(role: Role, provider: str, name: str) -> None:
+    cls = providers.find_class(role, provider)
+    assert cls.__name__ == name
+    made = providers.make_provider(cls, "sesame", "", "")
+    assert isinstance(made, cls)
+    voice = "a-voice" if role == "tts" else ""
+    made = providers.make_provider(cls, "sesame", "a-model", voice)
+    assert made._settings.model == "a-model"
+    assert role != "tts" or made._settings.voice == "a-voice"
+
+
+@pytest.mark.parametrize(
+    ("role", "provider", "message"),
+    [
+        ("stt", "nobody", "Pipecat has no stt service 'nobody'"),
+        ("llm", "deepgram", "Pipecat has no llm service 'deepgram'"),
+        ("tts", "../x", "'../x' is no name of a provider"),
+        ("tts", "openai:Nothing", "pipecat.services.openai.tts has no Nothing"),
+    ],
+)
+def test_a_provider_that_does_not_exist_is_told(role: Role, provider: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        providers.find_class(role, provider)
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "deepgram", None)
+    with pytest.raises(ConfigError, match=r"pip install 'pipecat-ai\[deepgram\]'"):
+        providers.find_class("stt", "deepgram")
+
+
+def test_a_provider_that_needs_more_than_a_key_says_so() -> None:
+    cls = providers.find_class("llm", "azure")
+    with pytest.raises(ConfigError, match="AzureLLMService cannot be made from a key"):
+        providers.make_provider(cls, "sesame", "", "")
+
+
+def test_a_key_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DEEPGRAM_API_KEY", raising=False)
+    with pytest.raises(ConfigError, match="deepgram needs its API key .* DEEPGRAM_API_KEY"):
+        make_service(Choice("tts", provider="deepgram"))
+    monkeypatch.setenv("DEEPGRAM_API_KEY", "sesame")
+    make_service(Choice("tts", provider="deepgram"))
