@@ -26,6 +26,7 @@ from mediad.media.playout import (
     MarkReached,
     Started,
 )
+from mediad.media.quiet import LOOK_BACK_S, nearest_quiet
 from mediad.media.resample import SAMPLE_RATES, filter_bank
 from mediad.wire import frames
 from mediad.wire.audiosocket import (
@@ -413,6 +414,18 @@ cdef class Line(LineBase):
         """Ask for a `MarkReached` once what is queued was heard; False when 64 are waiting."""
         return self._playout.mark(name)
 
+    def keep_played(self):
+        """Keep what `resume` may repeat. For calls whose speech can be held; it costs memory."""
+        self._playout.keep_played()
+
+    def hold(self):
+        """Let the caller hear silence from the next frame on, until `resume` or `flush`."""
+        self._playout.hold()
+
+    def resume(self, bint repeat):
+        """Go on after a hold; return how many ms are repeated."""
+        return self._playout.resume(repeat) // 2 * 1000 // self._playout_rate_hz
+
     def flush(self):
         """Drop all agent audio that was not handed out, and the marks; return its length in ms."""
         cdef Py_ssize_t dropped = self._playout.flush()
@@ -420,6 +433,16 @@ cdef class Line(LineBase):
         self._from_agent.reset()  # its history would leak the dropped words into the next ones
         self._odd_size = 0
         return dropped // 2 * 1000 // self._playout_rate_hz
+
+    @property
+    def queued_s(self):
+        """The place after all agent audio that was ever queued, in seconds of it."""
+        return self._playout.queued_s()
+
+    @property
+    def played_s(self):
+        """The place up to which it was handed out, or flushed."""
+        return self._playout.played_s()
 
     @property
     def held_ms(self):

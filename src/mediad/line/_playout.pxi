@@ -31,11 +31,15 @@ cdef class Playout:
 
     cdef double _max_s
     cdef PlayoutRoom _room
+    cdef int _rate_hz
     cdef Py_ssize_t frame_size, _max_size, _prebuffer_size
     cdef unsigned char *_queue
     cdef Py_ssize_t _capacity, _start, _end
     cdef list _marks  # of (how much must have been read, name)
     cdef long long _written, _read
+    cdef bint _keeps_played, _is_held
+    cdef Py_ssize_t _keep_size  # how much of what was played stays in front of _start
+    cdef Py_ssize_t _utterance  # where in the queue this utterance begins, if it is still there
     cdef bint _playing, _is_filling, _is_dry, _resumes
     cdef double _first_at  # if filling: when its audio began to come
     cdef double _dry_at  # if dry: when a frame was due and none was there
@@ -56,17 +60,39 @@ cdef class Playout:
         self.frame_size = rate_hz // 50 * 2
         self._max_size = int(rate_hz * self._max_s) * 2
         self._prebuffer_size = int(rate_hz * _PREBUFFER_S) * 2
+        self._keep_size = int(rate_hz * LOOK_BACK_S) * 2 if self._keeps_played else 0
+        self._rate_hz = rate_hz
         return 0
+
+    cdef int keep_played(self) except -1:
+        """From now on keep the 200 ms played last, so that `resume` can repeat of them."""
+        self._keeps_played = True
+        self._utterance = self._start
+        return self.set_rate(self._rate_hz)
+
+    cdef double queued_s(self) noexcept:
+        """The place after all audio that was ever queued, in seconds of it."""
+        return self._written / 2.0 / self._rate_hz
+
+    cdef double played_s(self) noexcept:
+        """The place up to which it was handed out, or flushed."""
+        return self._read / 2.0 / self._rate_hz
 
     cdef Py_ssize_t held_bytes(self) noexcept:
         return self._end - self._start
 
-    cdef Py_ssize_t write(self, const void *pcm, Py_ssize_t size, double now) except -1:
-        """Queue audio and return how many bytes of its end were refused."""
+    cdef Py_ssize_t _kept_bytes(self) noexcept:
+        return min(self._start - self._utterance, self._keep_size)
+
+    cdef Py_ssize_t _free(self) noexcept:
         cdef Py_ssize_t room = min(
             self._max_size - self.held_bytes(), self._room.max_bytes - self._room.held_bytes
         )
-        cdef Py_ssize_t taken = min(size, max(room, 0))
+        return max(room, 0)
+
+    cdef Py_ssize_t write(self, const void *pcm, Py_ssize_t size, double now) except -1:
+        """Queue audio and return how many bytes of its end were refused."""
+        cdef Py_ssize_t taken = min(size, self._free())
         if taken == 0:
             return size
         if not self._playing and not self._is_filling:
@@ -83,9 +109,10 @@ cdef class Playout:
         return size - taken
 
     cdef int _make_room(self, Py_ssize_t size) except -1:
-        cdef Py_ssize_t held = self.held_bytes()
+        cdef Py_ssize_t held
         if self._end + size <= self._capacity:
             return 0
+        held = self.held_bytes() + self._kept_bytes()
         # Moving is cheap enough only where it makes room for a while.
         if held + size > self._capacity // 2:
             self._resize(max(2 * (held + size), _MIN_CAPACITY))
@@ -94,10 +121,12 @@ cdef class Playout:
         return 0
 
     cdef void _move_to_front(self) noexcept:
-        if self._start > 0:
-            memmove(self._queue, self._queue + self._start, self.held_bytes())
-            self._end -= self._start
-            self._start = 0
+        cdef Py_ssize_t unused = self._start - self._kept_bytes()
+        if unused > 0:
+            memmove(self._queue, self._queue + unused, self._end - unused)
+            self._end -= unused
+            self._start -= unused
+            self._utterance = 0
 
     cdef int _resize(self, Py_ssize_t capacity) except -1:
         cdef unsigned char *queue
@@ -109,7 +138,10 @@ cdef class Playout:
         return 0
 
     cdef int _shrink(self) except -1:
-        if self._capacity > _MIN_CAPACITY and self.held_bytes() < self._capacity // 8:
+        if (
+            self._capacity > _MIN_CAPACITY
+            and self.held_bytes() + self._kept_bytes() < self._capacity // 8
+        ):
             self._resize(max(self._capacity // 4, _MIN_CAPACITY))
         return 0
 
@@ -126,6 +158,8 @@ cdef class Playout:
         self._shrink()
         if self._marks:
             self._reach_marks(events)
+        if self._is_held:
+            return 0
         if not self._playing and self._is_filled(now):
             self._start_playing(events)
         if not self._playing:
@@ -150,11 +184,30 @@ cdef class Playout:
             events.append(MarkReached(self._marks.pop(0)[1]))
         return 0
 
+    cdef void hold(self) noexcept:
+        """Be silent from the next frame on, until `resume` or `flush`; what waits is kept."""
+        self._is_held = True
+
+    cdef Py_ssize_t resume(self, bint repeat) except -1:
+        """End a hold; return how many bytes already played are played again."""
+        cdef Py_ssize_t kept = self._kept_bytes()
+        cdef Py_ssize_t back
+        self._is_held = False
+        if not (repeat and self._playing and kept):
+            return 0
+        played = <bytes> (self._queue + self._start - kept)[:kept]
+        back = min(<Py_ssize_t> nearest_quiet(played, self._rate_hz), self._free())
+        self._start -= back
+        self._read -= back
+        self._room.held_bytes += back
+        return back
+
     cdef Py_ssize_t flush(self) except -1:
         """Drop all that is waiting, marks included, and return its size in bytes."""
         cdef Py_ssize_t dropped = self.held_bytes()
         self._room.held_bytes -= dropped
-        self._start = self._end = 0
+        self._start = self._end = self._utterance = 0
+        self._is_held = False
         self._marks.clear()
         self._read = self._written
         self._playing = self._is_filling = self._is_dry = self._resumes = False
@@ -177,5 +230,6 @@ cdef class Playout:
             self.underrun_frames += self._silent
             self._resumes = False
         else:
+            self._utterance = self._start
             events.append(Started())
         return 0

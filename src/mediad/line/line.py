@@ -244,6 +244,24 @@ class Line:
         """
         return self._playout.mark(name)
 
+    def keep_played(self) -> None:
+        """Keep what `resume` may repeat. For calls whose speech can be held; it costs memory."""
+        self._playout.keep_played()
+
+    def hold(self) -> None:
+        """Let the caller hear silence from the next frame on, until `resume` or `flush`. What
+        waits, and what still comes, is kept.
+        """
+        self._playout.hold()
+
+    def resume(self, repeat: bool) -> int:
+        """Go on after a hold; return how many ms are repeated.
+
+        With ``repeat`` an utterance that was stopped goes on from the nearest quiet of its last
+        200 ms; needs `keep_played`.
+        """
+        return self._playout.resume(repeat) // 2 * 1000 // self._playout_rate_hz
+
     def flush(self) -> int:
         """Drop agent audio not handed out yet, marks included; return how many ms it was."""
         dropped = self._playout.flush()
@@ -251,6 +269,16 @@ class Line:
         self._from_agent.reset()  # its history would leak the dropped words into the next ones
         self._odd = b""
         return dropped // 2 * 1000 // self._playout_rate_hz
+
+    @property
+    def queued_s(self) -> float:
+        """The place after all agent audio that was ever queued, in seconds of it."""
+        return self._playout.queued_s
+
+    @property
+    def played_s(self) -> float:
+        """The place up to which it was handed out, or flushed."""
+        return self._playout.played_s
 
     @property
     def held_ms(self) -> int:

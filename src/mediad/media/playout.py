@@ -11,11 +11,15 @@ What Asterisk has been given cannot be taken back, so everything that is not yet
 The wait of 20 ms lets a sender of 40 ms chunks be late by a frame. Audio that comes within 200 ms
 after the queue ran dry continues the utterance: that gap was an underrun. Later it is a new
 utterance.
+
+In every state it can be held: then each frame is silence, nothing is lost, nothing has drained.
 """
 
 import sys
 from collections import deque
 from typing import NamedTuple
+
+from mediad.media.quiet import LOOK_BACK_S, nearest_quiet
 
 __all__ = [
     "MAX_MARKS",
@@ -76,11 +80,14 @@ class Playout:
     def __init__(self, rate_hz: int, max_s: float, room: PlayoutRoom | None = None) -> None:
         self._max_s = max_s
         self._room = room or _ENDLESS_ROOM
+        self._keeps_played = False
         self.set_rate(rate_hz)
         self._queue = bytearray()
         self._marks: deque[tuple[int, str]] = deque()
         self._written = 0  # bytes ever queued
-        self._read = 0  # bytes ever handed out or flushed
+        self._read = 0  # bytes ever handed out or flushed, less what is repeated
+        self._played = bytearray()  # the end of it, of this utterance
+        self._is_held = False
         self._playing = False
         self._first_at: float | None = None  # when the audio we are filling with began to come
         self._dry_at: float | None = None  # when a frame was due and none was there
@@ -94,9 +101,26 @@ class Playout:
 
     def set_rate(self, rate_hz: int) -> None:
         """Change the rate, before anything was queued."""
+        self._rate_hz = rate_hz
         self._frame_size = rate_hz // 50 * 2
         self._max_size = int(rate_hz * self._max_s) * 2
         self._prebuffer_size = int(rate_hz * PREBUFFER_S) * 2
+        self._keep_size = int(rate_hz * LOOK_BACK_S) * 2 if self._keeps_played else 0
+
+    def keep_played(self) -> None:
+        """From now on keep the 200 ms played last, so that `resume` can repeat of them."""
+        self._keeps_played = True
+        self.set_rate(self._rate_hz)
+
+    @property
+    def queued_s(self) -> float:
+        """The place after all audio that was ever queued, in seconds of it."""
+        return self._written / 2 / self._rate_hz
+
+    @property
+    def played_s(self) -> float:
+        """The place up to which it was handed out, or flushed."""
+        return self._read / 2 / self._rate_hz
 
     @property
     def held_bytes(self) -> int:
@@ -106,7 +130,7 @@ class Playout:
     def write(self, pcm: bytes, now: float) -> int:
         """Queue audio and return how many bytes of its end were refused."""
         shared = self._room
-        room = min(self._max_size - len(self._queue), shared.max_bytes - shared.held_bytes)
+        room = self._free()
         taken = pcm[:room] if len(pcm) > room else pcm
         if taken and not self._playing and self._first_at is None:
             self._first_at = now
@@ -117,6 +141,11 @@ class Playout:
         shared.held_bytes += len(taken)
         self._written += len(taken)
         return len(pcm) - len(taken)
+
+    def _free(self) -> int:
+        shared = self._room
+        room = min(self._max_size - len(self._queue), shared.max_bytes - shared.held_bytes)
+        return max(room, 0)
 
     def mark(self, name: str) -> bool:
         """Ask for a `MarkReached` once all that is queued now has been played; False when 64 are
@@ -132,6 +161,8 @@ class Playout:
         events: list[PlayoutEvent] = []
         while self._marks and self._marks[0][0] <= self._read:
             events.append(MarkReached(self._marks.popleft()[1]))
+        if self._is_held:
+            return None, events
         if not self._playing and self._is_filled(now):
             self._start(events)
         if not self._playing:
@@ -147,16 +178,42 @@ class Playout:
         del self._queue[: self._frame_size]
         self._read += len(frame)
         self._room.held_bytes -= len(frame)
+        if self._keeps_played:
+            self._played += frame
+            del self._played[: -self._keep_size]
         return frame.ljust(self._frame_size, b"\0"), events
+
+    def hold(self) -> None:
+        """Be silent from the next frame on, until `resume` or `flush`; what waits is kept."""
+        self._is_held = True
+
+    def resume(self, repeat: bool) -> int:
+        """End a hold; return how many bytes already played are played again.
+
+        With ``repeat`` an utterance that was stopped goes on from the nearest quiet of its last
+        200 ms, for a word cut in two is not understood. Needs `keep_played`.
+        """
+        self._is_held = False
+        if not (repeat and self._playing):
+            return 0
+        back = min(nearest_quiet(bytes(self._played), self._rate_hz), self._free())
+        start = len(self._played) - back
+        self._queue[:0] = self._played[start:]
+        del self._played[start:]
+        self._read -= back
+        self._room.held_bytes += back
+        return back
 
     def flush(self) -> int:
         """Drop all that is waiting, marks included, and return its size in bytes. The next frame is
-        silence.
+        silence, and no hold is left.
         """
         dropped = len(self._queue)
         self._room.held_bytes -= dropped
         self._queue.clear()
         self._marks.clear()
+        self._played.clear()
+        self._is_held = False
         self._read = self._written
         self._playing = False
         self._first_at = self._dry_at = None
@@ -178,4 +235,5 @@ class Playout:
             self.underrun_frames += self._silent
             self._resumes = False
         else:
+            self._played.clear()
             events.append(Started())

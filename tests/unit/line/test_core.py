@@ -15,7 +15,15 @@ from mediad.media import g711
 from mediad.wire import frames
 from mediad.wire.audiosocket import HANGUP, HEADER, RATE_OF_AUDIO_KIND, Kind, audio_message
 from mediad.wire.frames_pb2 import AudioRawFrame, Frame
-from tests.unit.line.lines import UUID_MESSAGE, compiled_line, new_line, noise, python_line
+from tests.unit.line.lines import (
+    UUID_MESSAGE,
+    agent_message,
+    compiled_line,
+    line_at,
+    new_line,
+    noise,
+    python_line,
+)
 
 AGENT_RATES_HZ = (8000, 16_000, 22_050, 24_000, 44_100, 48_000, 11_025, 192_000)
 CLOCK_STEPS_S = (0.0, 0.0005, 0.005, 0.0195, 0.02, 0.0205, 0.04, 0.06, 0.145, 0.21, 1.0)
@@ -170,8 +178,9 @@ def clock_steps(draw: st.DrawFn) -> list[Step]:
     steps = [Step(0.02, "tick")] * draw(st.integers(0, 12))
     more = steps_of(st.sampled_from(CLOCK_STEPS_S), st.sampled_from(("tick", "held_ms")))
     marks = steps_of(st.just(0.0), st.just("mark"), st.sampled_from(("a", "b", "µ")))
-    flush = st.just(Step(0.0, "flush"))
-    return steps + draw(st.lists(st.one_of(more, more, marks, marks, flush), max_size=4))
+    asked = st.sampled_from(("flush", "keep_played", "hold", "resume", "resume", "places"))
+    asks = steps_of(st.just(0.0), asked)
+    return steps + draw(st.lists(st.one_of(more, more, marks, marks, asks), max_size=4))
 
 
 def calls() -> st.SearchStrategy[list[Step]]:
@@ -224,8 +233,13 @@ def call(line: Line, step: Step, now: float) -> Any:
             return line.mark(step.argument)
         case "held_ms":
             return line.held_ms
-        case _:
-            return line.flush()
+        case "places":
+            return line.queued_s, line.played_s
+        case "resume":
+            # To repeat, the place is found in samples, in which the two may differ by 1.
+            return line.resume(False)
+        case method:
+            return getattr(line, method)()
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -290,6 +304,30 @@ def test_both_lines_read_the_same_at_every_split_point() -> None:
             results.append((items, line.counters()))
         assert_same(results[0][0], results[1][0])
         assert results[0][1] == results[1][1]
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 16_000, 44_100])
+def test_both_lines_repeat_the_same(rate_hz: int) -> None:
+    lines = [line_at(core, rate_hz) for core in (compiled_line(), python_line())]
+    rng = np.random.default_rng(rate_hz)
+    for line in lines:
+        line.keep_played()
+    now = 1.0
+    for _ in range(30):
+        audio = noise(int(rng.integers(99)), int(rng.integers(rate_hz))).astype(float)
+        audio *= 0.5 + 0.5 * np.sin(np.arange(len(audio)) / rate_hz * 30)  # has quiet places
+        ticks, pause = int(rng.integers(30)), bool(rng.integers(2))
+        for line in lines:
+            line.receive_agent(agent_message(audio.astype(np.int16), rate_hz), now)
+        for index in range(ticks):
+            assert_same(*(line.tick(now + index * 0.02) for line in lines))
+        for line in lines if pause else []:
+            line.hold()
+            line.tick(now)
+        assert lines[0].resume(True) == lines[1].resume(True)
+        assert lines[0].played_s == lines[1].played_s
+        now += ticks * 0.02
+    assert lines[0].counters() == lines[1].counters()
 
 
 def test_a_quiet_compiled_line_holds_little_memory() -> None:

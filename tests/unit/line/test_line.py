@@ -26,6 +26,7 @@ from mediad.wire.frames import BadFrame, Interruption, Json, Text, Transcription
 from tests.unit.line.lines import (
     CALL,
     UUID_MESSAGE,
+    Samples,
     agent_message,
     caller_messages,
     downlink,
@@ -462,3 +463,107 @@ def test_counters_tell_what_went_through(core: type[Line]) -> None:
     assert counters.agent_frames == 1
     assert counters.agent_bytes == 640
     assert (counters.played_frames, counters.silent_frames) == (0, 1)
+
+
+# Holding the agent's speech
+
+
+def with_gap(gap_frame: int, frames: int) -> Samples:
+    """Return noise at 16 kHz with one frame of silence."""
+    samples = noise(11, 320 * frames)
+    samples[320 * gap_frame : 320 * (gap_frame + 1)] = 0
+    return samples
+
+
+def test_a_hold_is_silence_and_nothing_is_lost(core: type[Line]) -> None:
+    line = line_at(core, 16_000)
+    samples = noise(12, 3200)
+    line.receive_agent(agent_message(samples[:1600]), 1.0)
+    first = [line.tick(1.0 + index * 0.02) for index in range(3)]
+    line.hold()
+    line.receive_agent(agent_message(samples[1600:]), 1.06)
+    held = [line.tick(1.06 + index * 0.02) for index in range(20)]
+    assert not any(pcm_of_message(tick.to_caller).any() for tick in held)
+    assert not any(tick.events for tick in held)
+    assert line.resume(False) == 0
+    played = np.concatenate([pcm_of_message(tick.to_caller) for tick in first[1:]])
+    assert np.array_equal(np.concatenate((played, downlink(line, 1.46))), samples)
+    assert line.counters().underruns == 0
+
+
+def line_place(samples: Samples, heard: Samples) -> int:
+    """Return where in the samples the end of what was heard lies, less its length."""
+    tail = heard[960:1280]
+    for at in range(len(samples) - len(tail) + 1):
+        if np.array_equal(samples[at : at + len(tail)], tail):
+            return at - 960
+    raise AssertionError("it was never said")
+
+
+@pytest.mark.parametrize("frames_before", [4, 10, 40])
+def test_held_speech_goes_on_from_the_gap_before(core: type[Line], frames_before: int) -> None:
+    line = line_at(core, 16_000)
+    line.keep_played()
+    samples = with_gap(frames_before - 3, frames_before + 5)
+    line.receive_agent(agent_message(samples), 1.0)
+    for index in range(frames_before + 1):
+        line.tick(1.0 + index * 0.02)
+    line.hold()
+    line.tick(2.0)
+    line.receive_agent(agent_message(noise(13, 32_000)), 2.0)  # moves what the queue holds
+    repeated_ms = line.resume(True)
+    assert 40 < repeated_ms <= 60
+    assert line.played_s == pytest.approx(frames_before * 0.02 - repeated_ms / 1000, abs=0.001)
+    heard = downlink(line, 2.02)[: 5 * 320]
+    start = line_place(samples, heard)
+    assert np.array_equal(heard, samples[start : start + len(heard)])
+    assert 320 * (frames_before - 3) <= start < 320 * (frames_before - 2)
+
+
+def test_without_keeping_nothing_is_repeated(core: type[Line]) -> None:
+    line = line_at(core, 16_000)
+    line.receive_agent(agent_message(with_gap(3, 20)), 1.0)
+    for index in range(6):
+        line.tick(1.0 + index * 0.02)
+    line.hold()
+    assert line.resume(True) == 0
+
+
+def test_a_flush_ends_a_hold_and_forgets_what_was_kept(core: type[Line]) -> None:
+    line = line_at(core, 16_000)
+    line.keep_played()
+    line.receive_agent(agent_message(with_gap(3, 20)), 1.0)
+    for index in range(6):
+        line.tick(1.0 + index * 0.02)
+    line.hold()
+    line.flush()
+    line.receive_agent(agent_message(noise(14, 640)), 1.2)
+    assert np.array_equal(downlink(line, 1.2), noise(14, 640))
+    assert line.resume(True) == 0
+
+
+def test_places_are_in_seconds_of_audio(core: type[Line]) -> None:
+    line = line_at(core, 8000)
+    assert (line.queued_s, line.played_s) == (0.0, 0.0)
+    line.receive_agent(agent_message(noise(15, 24_000), 24_000), 1.0)
+    for index in range(11):
+        line.tick(1.0 + index * 0.02)
+    assert line.queued_s == pytest.approx(1.0, abs=0.002)
+    assert line.played_s == 0.2
+    line.flush()
+    assert line.played_s == line.queued_s
+
+
+def test_keeping_leaves_room_as_it_is(core: type[Line]) -> None:
+    room = new_room(core, 100_000)
+    line = new_line(core, playout_room=room)
+    line.keep_played()
+    line.receive_agent(agent_message(noise(16, 32_000)), 1.0)
+    for index in range(30):
+        line.tick(1.0 + index * 0.02)
+    held = room.held_bytes
+    line.hold()
+    repeated = line.resume(True)
+    assert room.held_bytes - held == pytest.approx(16 * repeated, abs=16)
+    downlink(line, 2.0)
+    assert room.held_bytes == 0

@@ -1,6 +1,14 @@
 """The playout queue, which is the specification of the compiled one."""
 
-from mediad.media.playout import MAX_MARKS, Drained, MarkReached, Playout, PlayoutEvent, Started
+from mediad.media.playout import (
+    MAX_MARKS,
+    Drained,
+    MarkReached,
+    Playout,
+    PlayoutEvent,
+    PlayoutRoom,
+    Started,
+)
 from tests.unit.line.lines import noise
 
 FRAME = 320  # 20 ms of 8 kHz
@@ -159,3 +167,111 @@ def test_the_rate_may_change_before_anything_is_queued() -> None:
     playout.set_rate(16_000)
     assert playout.write(bytes(4000), 0.0) == 800
     assert len(playout.read(0.04)[0] or b"") == 640
+
+
+def test_a_hold_is_silent_at_once_and_loses_nothing() -> None:
+    playout = Playout(8000, 1.0)
+    pcm = noise(1, 1600).tobytes()
+    playout.write(pcm[:1920], 0.0)
+    playout.mark("middle")
+    before, _ = ticks(playout, 3, 0.0)
+    playout.hold()
+    playout.write(pcm[1920:], 0.06)
+    assert ticks(playout, 30, 0.06) == ([None] * 30, [[]] * 30)
+    assert playout.resume(repeat=False) == 0
+    after, events = ticks(playout, 9, 0.66)
+    assert b"".join(frame for frame in before + after if frame) == pcm
+    assert events[4] == [MarkReached]
+    assert events[8] == [Drained]
+    assert playout.underruns == 0
+
+
+def test_what_comes_during_a_hold_starts_after_it() -> None:
+    playout = Playout(8000, 1.0)
+    playout.hold()
+    playout.write(bytes(2 * FRAME), 0.0)
+    assert ticks(playout, 10, 0.0) == ([None] * 10, [[]] * 10)
+    assert playout.resume(repeat=True) == 0
+    assert ticks(playout, 1, 0.2) == ([bytes(FRAME)], [[Started]])
+
+
+def test_marks_that_were_reached_are_told_during_a_hold() -> None:
+    playout = Playout(8000, 1.0)
+    playout.write(bytes(2 * FRAME), 0.0)
+    playout.mark("end")
+    ticks(playout, 3, 0.0)
+    playout.hold()
+    assert playout.read(0.06) == (None, [MarkReached("end")])
+
+
+def test_a_flush_ends_a_hold() -> None:
+    playout = Playout(8000, 1.0)
+    playout.hold()
+    playout.flush()
+    playout.write(bytes(2 * FRAME), 0.0)
+    assert playout.read(0.02)[0] is not None
+
+
+def gap_at(frame: int, frames: int) -> bytes:
+    """Return noise with one quiet frame."""
+    pcm = bytearray(noise(2, frames * 160).tobytes())
+    pcm[frame * FRAME : (frame + 1) * FRAME] = bytes(FRAME)
+    return bytes(pcm)
+
+
+def test_stopped_speech_goes_on_from_the_gap_before() -> None:
+    playout = Playout(8000, 1.0)
+    playout.keep_played()
+    pcm = gap_at(6, 20)
+    playout.write(pcm, 0.0)
+    ticks(playout, 11, 0.0)  # ten frames are played
+    playout.hold()
+    ticks(playout, 5, 0.22)
+    assert playout.played_s == 0.2
+    back = playout.resume(repeat=True)
+    assert 3 * FRAME < back <= 4 * FRAME
+    assert playout.played_s == (10 * FRAME - back) / 16_000
+    frames, _ = ticks(playout, 16, 0.32)
+    assert b"".join(frame for frame in frames if frame).startswith(pcm[10 * FRAME - back :])
+
+
+def test_nothing_is_repeated_that_was_not_kept() -> None:
+    playout = Playout(8000, 1.0)
+    playout.write(gap_at(6, 20), 0.0)
+    ticks(playout, 11, 0.0)
+    playout.hold()
+    assert playout.resume(repeat=True) == 0
+
+
+def test_of_the_utterance_before_nothing_is_repeated() -> None:
+    playout = Playout(8000, 1.0)
+    playout.keep_played()
+    playout.write(gap_at(3, 5), 0.0)
+    ticks(playout, 10, 0.0)
+    playout.write(noise(3, 1600).tobytes(), 1.0)
+    ticks(playout, 2, 1.0)
+    playout.hold()
+    assert playout.resume(repeat=True) <= FRAME
+
+
+def test_what_is_repeated_must_find_room() -> None:
+    room = PlayoutRoom(20 * FRAME)
+    playout = Playout(8000, 1.0, room)
+    playout.keep_played()
+    playout.write(gap_at(6, 20), 0.0)
+    ticks(playout, 11, 0.0)
+    other = Playout(8000, 1.0, room)
+    other.write(bytes(9 * FRAME), 0.0)
+    playout.hold()
+    assert playout.resume(repeat=True) == FRAME
+    assert room.held_bytes == room.max_bytes
+
+
+def test_places_count_what_was_queued_and_what_was_played() -> None:
+    playout = Playout(8000, 1.0)
+    assert (playout.queued_s, playout.played_s) == (0.0, 0.0)
+    playout.write(bytes(5 * FRAME), 0.0)
+    ticks(playout, 3, 0.0)
+    assert (playout.queued_s, playout.played_s) == (0.1, 0.04)
+    playout.flush()
+    assert (playout.queued_s, playout.played_s) == (0.1, 0.1)

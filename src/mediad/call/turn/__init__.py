@@ -1,0 +1,1 @@
+"""Who speaks when: turns, barge-in, sentences, what was heard. Pure: time is an argument."""

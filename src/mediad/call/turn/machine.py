@@ -1,0 +1,482 @@
+"""The turns of one call: what is heard goes in, what is to be done comes out.
+
+    state      meaning                          leaves when                          next
+    silent     nobody speaks                    voice, or a word                     speaking
+                                                nobody speaks for long: `Say`        thinking
+    speaking   the caller has the floor         silence, or the STT says so:         thinking
+                                                `EndOfTurn`
+    thinking   first the STT's finals are       no word: the turn is empty           silent
+               awaited, then the answer's       its first frame is played            agent
+               first frame
+    agent      the agent is heard               it has finished                      silent
+    over       `GiveUp` was told                never
+
+While the state is thinking or agent, voice is an overlap: the playout is held at once, and
+- a word, or 700 ms of voice, makes it a barge-in: the turn is cancelled, the caller has the floor;
+- quiet of 250 ms makes it noise: the playout goes on.
+
+A service that fails, or is silent too long, ends the turn with a fallback that is spoken.
+"""
+
+from collections.abc import Callable
+from enum import StrEnum
+
+from mediad.call.turn import actions as act
+from mediad.call.turn.actions import Action, Ended, Speech, Why
+from mediad.call.turn.options import EndBy, TurnOptions
+from mediad.call.turn.overlap import Overlap
+from mediad.call.turn.words import Words
+
+__all__ = ["MAX_GO_ON", "State", "Turns"]
+
+MAX_GO_ON = 2
+"""How often in a row an answer that noise has cut short is taken up again."""
+
+_NEVER = float("-inf")
+_STALE_S = 2.0  # how long after its time-out a final may still come
+_RECENT_S = 1.5  # words this long after a voice are of it
+_POSTPONED_S = 1.0
+
+
+class State(StrEnum):
+    """Whose turn it is."""
+
+    SILENT = "silent"
+    SPEAKING = "speaking"
+    THINKING = "thinking"
+    AGENT = "agent"
+    OVER = "over"
+
+
+class _Timer(StrEnum):
+    SESSION = "session"
+    GRACE = "grace"
+    SILENCE = "silence"
+    LENGTH = "length"
+    FINALS = "finals"
+    ANSWER = "answer"
+    DELAY = "delay"
+    FINAL = "final"  # the overlap becomes a barge-in
+    RESUME = "resume"  # the overlap was noise
+    NO_INPUT = "no_input"
+
+
+_OF_A_TURN = (_Timer.FINALS, _Timer.ANSWER, _Timer.DELAY, _Timer.FINAL, _Timer.RESUME)
+
+
+class Turns:
+    """Feed it what happens, in order, and do the actions that each call returns.
+
+    `tick` is to be called when `due` has come; earlier does nothing.
+    """
+
+    def __init__(self, options: TurnOptions, now: float) -> None:
+        self._options = options
+        self.state = State.SILENT
+        self._n = 0  # the newest number
+        self.turn = 0
+        """The newest turn's number."""
+        self._is_open = False  # that turn: not ended
+        self._speech: Speech | None = None  # what it says, if it is no answer
+        self._greeted = False
+        self._out: list[Action] = []
+        self._timers = {_Timer.SESSION: now + options.session_timeout_s}
+        self._grace_until = now + options.grace_s
+        self._is_voice = False
+        self._voice_since = 0.0
+        self._voice_ended_at = _NEVER  # the last one that no turn has ended
+        self._speech_s = 0.0  # of this turn of the caller
+        self._is_soft = False  # words come, and no voice: the gate does not hear this caller
+        self._words = Words()
+        self._stale_until = 0.0  # words up to then may belong to the turn before
+        self._overlap: Overlap | None = None
+        self._holds: set[str] = set()  # why the playout is held
+        self._cut_by_noise = False  # the answer before, it seems: no word came
+        self._go_ons = self._failures = self._no_inputs = 0
+        self._texts = 0  # that wait to be said
+
+    # What happens
+
+    def start(self, now: float) -> list[Action]:
+        """The call can be heard both ways."""
+        if self._options.user_start_first:
+            self._be_silent(now)
+        elif self._options.has_first_message:
+            self._say(Speech.FIRST_MESSAGE, 1, now)
+        else:
+            self._generate(Why.OPEN, "", now)
+        return self._take()
+
+    @property
+    def due(self) -> float:
+        """When `tick` has something to do."""
+        return min(self._timers.values(), default=float("inf"))
+
+    def tick(self, now: float) -> list[Action]:
+        """Let time pass."""
+        while self._timers:
+            timer = min(self._timers, key=self._timers.__getitem__)
+            if self._timers[timer] > now:
+                break
+            del self._timers[timer]
+            _HANDLERS[timer](self, now)
+        return self._take()
+
+    def on_voice_started(self, now: float) -> list[Action]:
+        """The caller has begun to speak."""
+        if self.state is not State.OVER and not self._is_voice:
+            self._is_voice = True
+            if now < self._grace_until:
+                self._timers[_Timer.GRACE] = self._grace_until
+            else:
+                self._voice_started(now)
+        return self._take()
+
+    def on_voice_stopped(self, now: float, quiet_s: float) -> list[Action]:
+        """The caller has been quiet for ``quiet_s``."""
+        if self.state is not State.OVER and self._is_voice:
+            self._is_voice = False
+            if self._timers.pop(_Timer.GRACE, None) is None:
+                self._voice_stopped(now, now - quiet_s)
+        return self._take()
+
+    def on_words(self, text: str, final: bool, now: float) -> list[Action]:
+        """The STT service has recognised something."""
+        text = text.strip()
+        if not text or self.state is State.OVER:
+            return []
+        if self._timers.pop(_Timer.GRACE, None) is not None:
+            self._voice_started(now)
+        if self._awaits_finals:
+            self._words.add(text, final)
+        elif now < self._stale_until and self._overlap is None and self._is_agents:
+            if final:
+                self._out.append(act.AddWords(text))
+        else:
+            self._new_words(text, final, now)
+        return self._take()
+
+    def on_stt_done(self, n: int, now: float) -> list[Action]:
+        """The STT service has sent all finals of turn ``n``."""
+        if n == self.turn:
+            self._stale_until = 0.0
+            if self._timers.pop(_Timer.FINALS, None) is not None:
+                self._answer(self._words.take(with_interim=False), now)
+        return self._take()
+
+    def on_stt_end_of_turn(self, now: float) -> list[Action]:
+        """The STT service says that the caller has finished."""
+        if self.state is State.SPEAKING and self._options.end_by is not EndBy.SILENCE:
+            self._end_turn("stt", now)
+        return self._take()
+
+    def on_agent_started(self, n: int, now: float) -> list[Action]:
+        """The first frame of turn ``n`` was handed to the caller."""
+        if n == self.turn and self.state is State.THINKING:
+            self._timers.pop(_Timer.ANSWER, None)
+            self.state = State.AGENT
+        return self._take()
+
+    def on_agent_finished(self, n: int, now: float) -> list[Action]:
+        """All of turn ``n`` was played; or, before its start: there is nothing to play."""
+        if n == self.turn and self.state is State.AGENT:
+            if self._speech is not Speech.FALLBACK:
+                self._failures = 0
+            self._go_ons = 0
+            self._end(Ended.FINISHED)
+            self._after_agent(now)
+        elif n == self.turn and self.state is State.THINKING and not self._awaits_finals:
+            self._fail(now)
+        return self._take()
+
+    def on_failed(self, n: int | None, now: float) -> list[Action]:
+        """A service cannot do its part of turn ``n``; None: of any (the STT service is gone)."""
+        if self._is_agents:
+            if n is None or n == self.turn:
+                self._fail(now)
+        elif n is None and self.state is not State.OVER and not self._is_voice:
+            self._count_failure(now)
+        return self._take()
+
+    def on_text_to_say(self, now: float) -> list[Action]:
+        """Somebody has a text for the caller: `Say` follows when nobody speaks, now or later."""
+        if self.state is not State.OVER:
+            self._texts += 1
+            if self.state is State.SILENT:
+                self._be_silent(now)
+        return self._take()
+
+    def _take(self) -> list[Action]:
+        out, self._out = self._out, []
+        return out
+
+    # The caller
+
+    @property
+    def _is_agents(self) -> bool:
+        return self.state in (State.THINKING, State.AGENT)
+
+    @property
+    def _may_interrupt(self) -> bool:
+        """Before its first frame an answer may always be stopped: the caller has not finished."""
+        is_unheard_answer = self.state is State.THINKING and self._speech is None
+        return self._options.interruption_allowed or is_unheard_answer
+
+    @property
+    def _awaits_finals(self) -> bool:
+        return _Timer.FINALS in self._timers
+
+    def _voice_started(self, now: float) -> None:
+        self._out.append(act.CallerStarted())
+        self._is_soft = False
+        self._voice_since = now
+        if self.state is State.SILENT:
+            self._give_floor(now)
+        elif self.state is State.SPEAKING:
+            self._timers.pop(_Timer.SILENCE, None)
+        elif self._may_interrupt:
+            self._overlap_started(now)
+
+    def _voice_stopped(self, now: float, ended_at: float) -> None:
+        self._out.append(act.CallerStopped())
+        self._voice_ended_at = ended_at
+        self._speech_s += now - self._voice_since
+        if self.state is State.SPEAKING:
+            self._await_silence(now)
+        elif self._is_agents:
+            self._out.append(act.AskWords(self._next_number()))
+        if self._overlap is not None:
+            self._overlap.stop(now)
+            self._timers.pop(_Timer.FINAL, None)
+            self._timers[_Timer.RESUME] = ended_at + self._options.resume_after_s
+
+    def _new_words(self, text: str, final: bool, now: float) -> None:
+        self._words.add(text, final)
+        if not self._is_voice and (self._is_soft or now - self._voice_ended_at > _RECENT_S):
+            self._is_soft = True
+            self._voice_ended_at = now
+        if self._is_agents:
+            if self._may_interrupt:
+                self._barge_in(now)
+        elif not self._is_voice:
+            self._give_floor(now)
+
+    def _give_floor(self, now: float) -> None:
+        self._timers.pop(_Timer.NO_INPUT, None)
+        self._timers.setdefault(_Timer.LENGTH, now + self._options.max_speech_s)
+        self.state = State.SPEAKING
+        if not self._is_voice:
+            self._await_silence(now)
+
+    def _await_silence(self, now: float) -> None:
+        options = self._options
+        silence_s = options.stt_patience_s if options.end_by is EndBy.STT else options.end_silence_s
+        self._timers[_Timer.SILENCE] = max(self._voice_ended_at + silence_s, now)
+
+    def _silence(self, now: float) -> None:
+        if self._words or self._speech_s >= self._options.min_speech_s:
+            self._end_turn("silence", now)
+        else:
+            self._timers.pop(_Timer.LENGTH, None)
+            self._go_on_or_be_silent(now)
+
+    def _end_turn(self, by: str, now: float) -> None:
+        self._timers.pop(_Timer.SILENCE, None)
+        self._timers.pop(_Timer.LENGTH, None)
+        self._is_soft = False
+        self._open_turn()
+        ended_at = now if self._is_voice else self._voice_ended_at
+        until = ended_at + self._options.response_delay_s
+        if now < until:
+            self._hold("delay")
+            self._timers[_Timer.DELAY] = until
+        self._voice_ended_at = _NEVER
+        self._out.append(act.EndOfTurn(self.turn, by))
+        if by == "stt" and self._words.is_final:
+            self._answer(self._words.take(with_interim=False), now)
+        else:
+            self._timers[_Timer.FINALS] = now + self._options.stt_timeout_s
+
+    def _finals_late(self, now: float) -> None:
+        self._stale_until = now + _STALE_S
+        self._answer(self._words.take(with_interim=True), now)
+
+    # The agent
+
+    def _answer(self, text: str, now: float) -> None:
+        self._speech_s = 0.0
+        if not text:
+            self._end(Ended.EMPTY)
+            self._release_all()
+            if self._overlap is not None:
+                self._continue(now)
+            else:
+                self._go_on_or_be_silent(now)
+            return
+        self._cut_by_noise = False
+        self._no_inputs = 0
+        if self._options.has_first_message and not self._greeted:
+            self._out.append(act.AddWords(text))
+            self._say(Speech.FIRST_MESSAGE, 1, now)
+        else:
+            self._generate(Why.ANSWER, text, now)
+
+    def _go_on_or_be_silent(self, now: float) -> None:
+        if self._cut_by_noise and self._go_ons < MAX_GO_ON:
+            self._go_ons += 1
+            self._generate(Why.GO_ON, "", now)
+        else:
+            self._be_silent(now)
+        self._cut_by_noise = False
+
+    def _be_silent(self, now: float) -> None:
+        self.state = State.SILENT
+        self._speech_s = 0.0
+        self._timers[_Timer.NO_INPUT] = now + self._options.no_input_s
+        if self._texts:
+            self._texts -= 1
+            self._timers.pop(_Timer.NO_INPUT)
+            self._say(Speech.TEXT, 1, now)
+
+    def _no_input(self, now: float) -> None:
+        if self._options.has_first_message and not self._greeted:
+            self._say(Speech.FIRST_MESSAGE, 1, now)
+        elif self._no_inputs < self._options.max_no_input:
+            self._no_inputs += 1
+            self._say(Speech.NO_INPUT, self._no_inputs, now)
+        else:
+            self._give_up("no_input")
+
+    def _say(self, speech: Speech, nth: int, now: float) -> None:
+        self._greeted = self._greeted or speech is Speech.FIRST_MESSAGE
+        self._begin_answer(speech, now)
+        self._out.append(act.Say(self.turn, speech, nth))
+
+    def _generate(self, why: Why, text: str, now: float) -> None:
+        self._begin_answer(None, now)
+        self._out.append(act.Generate(self.turn, why, text))
+
+    def _begin_answer(self, speech: Speech | None, now: float) -> None:
+        self._open_turn()
+        self._speech = speech
+        self._timers[_Timer.ANSWER] = now + self._options.answer_timeout_s
+
+    def _next_number(self) -> int:
+        self._n += 1
+        return self._n
+
+    def _open_turn(self) -> None:
+        if not self._is_open:
+            self.turn = self._next_number()
+            self._is_open = True
+            self._speech = None
+        self.state = State.THINKING
+
+    def _end(self, how: Ended) -> None:
+        self._is_open = False
+        for timer in _OF_A_TURN:
+            self._timers.pop(timer, None)
+        self._out.append(act.TurnEnded(self.turn, how))
+
+    def _after_agent(self, now: float) -> None:
+        self._release_all()
+        if self._overlap is not None or self._words or self._is_voice:
+            self._continue(now)
+        else:
+            self._be_silent(now)
+
+    def _continue(self, now: float) -> None:
+        """Give the floor to a caller who has already begun."""
+        self._overlap = None
+        self._give_floor(now)
+
+    # Overlaps
+
+    def _overlap_started(self, now: float) -> None:
+        self._timers.pop(_Timer.RESUME, None)
+        if self._overlap is None:
+            self._overlap = Overlap()
+            self._hold("overlap")
+        self._overlap.start(now)
+        self._timers[_Timer.FINAL] = self._overlap.reaches(self._options.final_after_s)
+
+    def _overlap_was_noise(self) -> None:
+        self._overlap = None
+        self._speech_s = 0.0
+        self._release("overlap")
+
+    def _barge_in(self, now: float) -> None:
+        was_heard = self.state is State.AGENT
+        self._cut_by_noise = self._speech in (None, Speech.FIRST_MESSAGE)  # unless a word comes
+        self._holds.clear()
+        self._out.append(act.CancelTurn(self.turn))
+        self._end(Ended.INTERRUPTED if was_heard else Ended.CONTINUED)
+        self._continue(now)
+
+    def _hold(self, why: str) -> None:
+        if not self._holds:
+            self._out.append(act.PausePlayout())
+        self._holds.add(why)
+
+    def _release(self, why: str) -> None:
+        if self._holds == {why}:
+            self._out.append(act.ResumePlayout(repeat=self.state is State.AGENT))
+        self._holds.discard(why)
+
+    def _release_all(self) -> None:
+        if self._holds:
+            self._holds.clear()
+            self._out.append(act.ResumePlayout(repeat=False))
+
+    # Failures and the end
+
+    def _answer_late(self, now: float) -> None:
+        if self._holds:  # it may well be there
+            self._timers[_Timer.ANSWER] = now + _POSTPONED_S
+        else:
+            self._fail(now)
+
+    def _fail(self, now: float) -> None:
+        was_fallback = self._speech is Speech.FALLBACK
+        self._holds.clear()
+        self._out.append(act.CancelTurn(self.turn))
+        self._end(Ended.FAILED)
+        if was_fallback:
+            self._give_up("failures")
+        else:
+            self._count_failure(now)
+
+    def _count_failure(self, now: float) -> None:
+        self._failures += 1
+        if self._failures >= self._options.max_failures:
+            self._give_up("failures")
+        elif self._is_voice:
+            self._continue(now)
+        else:
+            self._overlap = None
+            for timer in (_Timer.SILENCE, _Timer.LENGTH, _Timer.NO_INPUT):
+                self._timers.pop(timer, None)
+            self._say(Speech.FALLBACK, self._failures, now)
+
+    def _give_up(self, reason: str) -> None:
+        if self._is_open:
+            self._end(Ended.OVER)
+        self.state = State.OVER
+        self._overlap = None
+        self._timers.clear()
+        self._out.append(act.GiveUp(reason))
+
+
+# Not in the instance: it would be a reference cycle, which keeps a call that has ended.
+_HANDLERS: dict[_Timer, Callable[[Turns, float], None]] = {
+    _Timer.SESSION: lambda turns, now: turns._give_up("session_timeout"),
+    _Timer.GRACE: Turns._voice_started,
+    _Timer.SILENCE: Turns._silence,
+    _Timer.LENGTH: lambda turns, now: turns._end_turn("length", now),
+    _Timer.FINALS: Turns._finals_late,
+    _Timer.ANSWER: Turns._answer_late,
+    _Timer.DELAY: lambda turns, now: turns._release("delay"),
+    _Timer.FINAL: Turns._barge_in,
+    _Timer.RESUME: lambda turns, now: turns._overlap_was_noise(),
+    _Timer.NO_INPUT: Turns._no_input,
+}
