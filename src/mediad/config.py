@@ -39,9 +39,16 @@ __all__ = [
     "Database",
     "Http",
     "Journal",
+    "Llm",
     "Log",
+    "Pipeline",
     "Redis",
+    "ServiceSettings",
     "Settings",
+    "Stt",
+    "Tts",
+    "Webhooks",
+    "check_agent_url",
     "load_settings",
 ]
 
@@ -56,6 +63,7 @@ _MAX_SECRET_BYTES = 64 * 1024
 Port = Annotated[int, Field(ge=0, le=65535)]
 Host = Annotated[str, Field(min_length=1)]  # an empty one would bind every interface
 Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
+PromptName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
 def _words(value: object) -> object:
@@ -63,16 +71,35 @@ def _words(value: object) -> object:
     if not isinstance(value, str):
         return value
     if value.lstrip().startswith("["):
-        return json.loads(value)
+        return _from_json(value)
     return [word.strip() for word in value.split(",") if word.strip()]
 
 
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_words)]
 
 
+def _bool_or_words(value: object) -> object:
+    """Let true and false stand beside a list, also in the environment."""
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    return _words(value)
+
+
+AllOrNetworks = Annotated[
+    bool | tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_bool_or_words)
+]
+
+
 def _json(value: object) -> object:
     """Let a table also be written as JSON, for the environment."""
-    return json.loads(value) if isinstance(value, str) else value
+    return _from_json(value) if isinstance(value, str) else value
+
+
+def _from_json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except RecursionError as exc:
+        raise ValueError("is JSON that is nested too deep") from exc
 
 
 def _read_secret(value: object) -> object:
@@ -134,6 +161,8 @@ class AudioSocket(_Table):
     """
     max_calls: Annotated[int, Field(ge=1, le=100_000)] = 1000
     """Calls at once; one more gets 0x00 at once, so that its dialplan goes on."""
+    unknown_calls: Literal["accept", "reject"] = "accept"
+    """What becomes of a call whose UUID nobody has registered with the API; reject sends 0x00."""
     max_call_s: Seconds = 14_400.0
     """Longest call, in seconds; then it is hung up."""
     drain_timeout_s: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] = 300.0
@@ -164,6 +193,9 @@ class Http(_Table):
 class Ai(_Table):
     """The link to the AI agent: one WebSocket per call."""
 
+    link: Literal["agent", "pipeline"] = "agent"
+    """What a call without an agent of its own is linked to: one agent that hears and speaks, or the
+    services of ``[pipeline]``, between which mediad takes the turns."""
     agent_url: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = (
         "ws://127.0.0.1:8765",
     )
@@ -184,6 +216,8 @@ class Ai(_Table):
     ping_s: Seconds = 2.0
     """Ping the agent this often, in seconds; one that takes longer to answer is slow and gets no
     audio, one that takes five times as long is lost."""
+    prompts: Annotated[dict[PromptName, Path], NoDecode, BeforeValidator(_json)] = {}
+    """WAV files that the API can play on calls, by name, as {hold = "/etc/mediad/hold.wav"}."""
     unavailable_prompt: Path | None = None
     """WAV file (s16le) the caller hears when no agent can be had; a tone without one."""
     ca_file: Path | None = None
@@ -197,24 +231,27 @@ class Ai(_Table):
     @classmethod
     def _check_url(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
         for url in urls:
-            _check_agent_url(url)
+            check_agent_url(url)
         return urls
 
     @field_validator("headers")
     @classmethod
     def _check_headers(cls, headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
-        for name, value in headers.items():
-            if not _TOKEN.fullmatch(name):
-                raise ValueError(f"{name!r} is no name of a header (RFC 9110, 5.1)")
-            if not _FIELD_VALUE.fullmatch(value.get_secret_value()):
-                raise ValueError(f"the value of {name} has characters that no header may have")
+        _check_headers(headers)
         return headers
+
+    @field_validator("prompts")
+    @classmethod
+    def _check_prompts(cls, prompts: dict[str, Path]) -> dict[str, Path]:
+        for path in prompts.values():
+            _check_readable(path)
+        return prompts
 
     @field_validator("unavailable_prompt", "ca_file", "client_cert", "client_key")
     @classmethod
-    def _check_readable(cls, path: Path | None) -> Path | None:
-        if path is not None and not (path.is_file() and os.access(path, os.R_OK)):
-            raise ValueError(f"{path} cannot be read")
+    def _check_file(cls, path: Path | None) -> Path | None:
+        if path is not None:
+            _check_readable(path)
         return path
 
     @model_validator(mode="after")
@@ -222,6 +259,96 @@ class Ai(_Table):
         if self.client_key is not None and self.client_cert is None:
             raise ValueError("client_key is the key of a client_cert, and there is none")
         return self
+
+
+class ServiceSettings(_Table):
+    """What the tables of the pipeline's three services have in common: one WebSocket per call and
+    service. TLS, pings and how long to look for one are as in ``[ai]``.
+    """
+
+    url: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
+    """Where the service is, ws:// or wss://; {call_id}, {from} and {to} may stand in it. A list
+    names stand-ins, tried in order."""
+    headers: Annotated[dict[str, Secret], NoDecode, BeforeValidator(_json)] = {}
+    """HTTP headers for the service, as {Authorization = "Bearer …"}; each value is a secret."""
+    connect_timeout_s: Seconds = 2.0
+    """Go on with the next address when one has not opened a WebSocket after this long, in seconds.
+    """
+    timeout_s: Seconds = 2.0
+    """Ask the next address when nothing of an answer has come for this long, in seconds."""
+    budget_s: Seconds = 5.0
+    """Give an answer up of which nothing has come after this long, all addresses included, in
+    seconds."""
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        if not urls:
+            raise ValueError("needs at least one address")
+        for url in urls:
+            check_agent_url(url)
+        return urls
+
+    @field_validator("headers")
+    @classmethod
+    def _check_headers(cls, headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        _check_headers(headers)
+        return headers
+
+
+class Stt(ServiceSettings):
+    """The pipeline's service that hears."""
+
+    url: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = ("ws://127.0.0.1:8771",)
+
+
+class Llm(ServiceSettings):
+    """The pipeline's service that thinks."""
+
+    url: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = ("ws://127.0.0.1:8772",)
+    timeout_s: Seconds = 4.0
+    budget_s: Seconds = 10.0
+
+
+class Tts(ServiceSettings):
+    """The pipeline's service that speaks."""
+
+    url: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = ("ws://127.0.0.1:8773",)
+    voice: str = ""
+    """Name of the voice, as the service knows it; empty takes the service's own choice."""
+    rate: Annotated[float, Field(ge=0.25, le=4.0)] = 1.0
+    """How fast to speak, 1.0 being the voice's own pace."""
+
+
+class Pipeline(_Table):
+    """Calls on which mediad itself takes the turns, between the services below. An agent's own
+    configuration goes before ``prompt``, ``first_message`` and ``language``.
+    """
+
+    prompt: str = "You are a friendly assistant on the telephone. Answer in one or two sentences."
+    """What the language model is told of its part."""
+    first_message: str = ""
+    """What the agent says first; empty lets the language model begin."""
+    language: str = ""
+    """What is spoken, as en-US, told to every service; empty leaves it to them."""
+    fallback_prompt: str = ""
+    """What the caller hears when a service stays silent: a text to speak, or a WAV file (s16le)
+    when it ends in .wav; a tone without one."""
+    end_of_turn: Literal["silence", "stt", "both"] = "silence"
+    """Who finds that the caller has finished: silence, the STT service, or whoever is first."""
+    end_silence_s: Annotated[float, Field(ge=0.1, le=10)] = 0.7
+    """How much silence ends a caller's turn, in seconds."""
+    no_input_s: Seconds = 8.0
+    """Ask whether anybody is there when the caller has been silent for this long, in seconds."""
+    no_input_prompt: Annotated[str, Field(min_length=1)] = "Are you still there?"
+    """What the agent says then; asked twice in vain, it ends the call."""
+
+    @field_validator("fallback_prompt")
+    @classmethod
+    def _check_prompt(cls, prompt: str) -> str:
+        if prompt.endswith(".wav"):
+            _check_readable(Path(prompt))
+        return prompt
 
 
 class Database(_Table):
@@ -308,6 +435,19 @@ class Cache(_Table):
     """Size of the cache in the process, in bytes; the least recently used goes first."""
 
 
+class Webhooks(_Table):
+    """POST requests that tell customers' own servers what happened."""
+
+    timeout_s: Annotated[float, Field(gt=0, le=60, allow_inf_nan=False)] = 10.0
+    """Give a request up that has no answer after this long, in seconds; it is tried again later."""
+    allow_private: AllOrNetworks = False
+    """Private networks that webhooks may go to, as ["10.0.0.0/8"], or true for all: whoever sets a
+    webhook reaches what this machine can.
+    """
+    header_prefix: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9-]{0,31}$")] = "X-VoIPBIN"
+    """How the headers -Signature, -Timestamp and -Event begin."""
+
+
 class Log(_Table):
     """Logging, to standard error."""
 
@@ -331,10 +471,15 @@ class Settings(BaseSettings):
     audiosocket: AudioSocket = AudioSocket()
     http: Http = Http()
     ai: Ai = Ai()
+    pipeline: Pipeline = Pipeline()
+    stt: Stt = Stt()
+    llm: Llm = Llm()
+    tts: Tts = Tts()
     database: Database = Database()
     journal: Journal = Journal()
     redis: Redis = Redis()
     cache: Cache = Cache()
+    webhooks: Webhooks = Webhooks()
     log: Log = Log()
 
     @model_validator(mode="after")
@@ -389,7 +534,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as exc:
         raise ConfigError(f"{path}: cannot be read: {exc.strerror}") from exc
-    except ValueError as exc:  # TOMLDecodeError, UnicodeDecodeError
+    except (ValueError, RecursionError) as exc:  # TOMLDecodeError, UnicodeDecodeError; too deep
         raise ConfigError(f"{path}: is no TOML: {exc}") from exc
 
 
@@ -430,7 +575,25 @@ def _describe(path: Path | None, error: Mapping[str, Any]) -> str:
     )
 
 
-def _check_agent_url(url: str) -> None:
+def _check_readable(path: Path) -> None:
+    if not (os.path.isfile(path) and os.access(path, os.R_OK)):  # an odd name is no error to it
+        raise ValueError(f"{path} cannot be read")
+
+
+def _check_headers(headers: Mapping[str, SecretStr]) -> None:
+    for name, value in headers.items():
+        if not _TOKEN.fullmatch(name):
+            raise ValueError(f"{name!r} is no name of a header (RFC 9110, 5.1)")
+        if not _FIELD_VALUE.fullmatch(value.get_secret_value()):
+            raise ValueError(f"the value of {name} has characters that no header may have")
+
+
+def check_agent_url(url: str) -> None:
+    """Check the address of an agent.
+
+    Raises:
+        ValueError: If it is none; says it without what could be a secret in it.
+    """
     shown = url.rpartition("@")[2].partition("?")[0]  # without a password, and without a key
     if not _URL.fullmatch(url):
         raise ValueError(f"{shown!r} has characters that no address may have")

@@ -18,12 +18,14 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Literal, Protocol
 from uuid import uuid4
 
 from mediad.ai.connect import CallInfo
+from mediad.ai.peer import AgentPeer
 from mediad.ai.socket import AgentSocket
 from mediad.config import Ai
+from mediad.errors import CommandRefused
 from mediad.metrics import Metrics
 from mediad.pump import Path
 from mediad.wire import frames, rtvi
@@ -95,17 +97,49 @@ class AgentLink:
         self._path = path
         self._socket: AgentSocket | None = None
         self._connecting_since = self._opened_at = 0.0
+        self._is_closed = False
         self._is_released = False  # what is sent goes out, and is not held
         self._answered = asyncio.Event()  # the agent has sent something on this connection
         self._held: deque[tuple[bool, bytes]] = deque()  # (is audio, frame), oldest first
         self._held_audio = 0
         self._has_spoken = False  # the agent, in this call
         self._speaks = False  # the agent, on this connection
+        self._looks_at = (False, False)
 
     @property
     def token(self) -> str | None:
         """What an agent that dials in needs; None when mediad dials out."""
         return self._connector.token
+
+    @property
+    def state(self) -> Literal["connecting", "open", "slow", "reconnecting", "closed"]:
+        """How the connection stands."""
+        socket = self._socket
+        if self._is_closed:
+            return "closed"
+        if socket is None or not socket.is_open:
+            return "reconnecting" if self._opened_at else "connecting"
+        return "slow" if socket.is_slow else "open"
+
+    def say(self, text: str) -> None:
+        """Speak a text to the caller.
+
+        Raises:
+            CommandRefused: Always: an agent makes its own speech.
+        """
+        raise CommandRefused("not_supported", "this call's agent makes its own speech: inject it")
+
+    def inject(self, text: str, run_immediately: bool) -> None:
+        """Tell the agent a text as if the caller had written it."""
+        self.send_json(rtvi.send_text(str(uuid4()), text, run_immediately))
+
+    def look_at_audio(self, sent: bool, played: bool) -> None:
+        """Let no audio pass by those who hear of the link: what is sent to the agent, or what it
+        says. Without a pump none does.
+        """
+        self._looks_at = (sent, played)
+        if self._socket is not None:
+            self._socket.look_at_audio(sent, played)
 
     async def run(self) -> int:
         """Keep the call linked to an agent until the agent ends it; return the close code.
@@ -153,14 +187,16 @@ class AgentLink:
         return False
 
     def _make_socket(self) -> AgentSocket:
-        return AgentSocket(
+        socket = AgentSocket(
             self._open,
             self._take_message,
             self._events.on_agent_slow,
-            self._metrics,
+            AgentPeer(self._metrics),
             self._settings.ping_s,
             self._path,
         )
+        socket.look_at_audio(*self._looks_at)
+        return socket
 
     def _open(self) -> None:
         # Before the first message: it may come in one segment with the handshake.
@@ -171,12 +207,14 @@ class AgentLink:
 
     async def _greet(self, socket: AgentSocket) -> None:
         """Send client-ready, then what was held."""
-        details = {
+        details: dict[str, object] = {
             "call_id": self._call.call_id,
             "from": self._call.source,
             "to": self._call.destination,
             "variables": dict(self._call.variables),
         }
+        if self._call.agent is not None:
+            details["agent"] = dict(self._call.agent)
         ready = frames.encode_json(rtvi.client_ready(str(uuid4()), details))
         settle_s = self._connector.settle_s
         if settle_s:
@@ -223,6 +261,10 @@ class AgentLink:
         del self._held[oldest]
         self._held_audio -= 1
 
+    def send_digit(self, digit: str) -> None:
+        """Tell the agent of a key that the caller has pressed."""
+        self.send_json(rtvi.dtmf(str(uuid4()), digit))
+
     def send_json(self, data: str) -> None:
         """Send a message that must not be lost."""
         frame = frames.encode_json(data)
@@ -242,6 +284,7 @@ class AgentLink:
 
     def close(self) -> None:
         """End the connection in use and look for no other; fine also when `run` never ran."""
+        self._is_closed = True
         self._connector.close()
         if self._socket is not None:
             self._socket.close()

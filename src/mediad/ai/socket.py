@@ -1,4 +1,4 @@
-"""One open WebSocket to an agent: messages in, frames out, pings. Not the retrying.
+"""One open WebSocket to an agent or a service: messages in, frames out, pings. Not the retrying.
 
 picows connects, and does everything over TLS. A plain socket is moved to the call's path as soon as
 picows holds no part of a frame: from then on frames come and go there, and only what is no audio
@@ -19,8 +19,8 @@ from collections.abc import Callable
 
 from picows import WSCloseCode, WSFrame, WSListener, WSMsgType, WSProtocolError, WSTransport
 
+from mediad.ai.peer import Peer
 from mediad.ai.ping import LOST_BEATS, Pings
-from mediad.metrics import Metrics
 from mediad.pump import Path
 from mediad.wire.frames import MAX_MESSAGE_SIZE
 
@@ -69,7 +69,7 @@ _SENT_CODES = frozenset(range(1000, 1015)) - {1004, 1005, 1006}
 
 
 class AgentSocket(WSListener):
-    """Messages of one agent.
+    """Messages of one agent, or of one service.
 
     Args:
         on_open: Called when frames can be sent, before the first message is taken.
@@ -77,9 +77,11 @@ class AgentSocket(WSListener):
             whether it was audio. After the first that was, a path may play audio by itself.
         on_slow: Called with True when audio begins to be withheld from an agent that does not
             answer a ping, and with False when it gets audio again.
-        metrics: Where pings, drops and bad messages are counted.
+        peer: Who it is; where pings, drops and bad messages are counted.
         ping_s: How often to ping; the beat of `ping`. A lost agent is closed with 1006.
         path: Where a plain socket is moved to; None leaves it with picows.
+        max_control_bytes: Control that waits here for a peer that does not read; then it is cut
+            off.
     """
 
     def __init__(
@@ -87,15 +89,16 @@ class AgentSocket(WSListener):
         on_open: Callable[[], None],
         on_message: Callable[[bytes], bool],
         on_slow: Callable[[bool], None],
-        metrics: Metrics,
+        peer: Peer,
         ping_s: float,
         path: Path | None = None,
+        max_control_bytes: int = MAX_CONTROL_BYTES,
     ) -> None:
         super().__init__()
         self._on_open = on_open
         self._on_message = on_message
         self._on_slow = on_slow
-        self._metrics = metrics
+        self._peer = peer
         self._ping_s = ping_s
         self._path = path
         self._is_on_path = False
@@ -110,10 +113,12 @@ class AgentSocket(WSListener):
         self._is_paused = False
         self._is_released = False  # audio may be sent without asking
         self._is_speaking = False  # audio has come
+        self._looks_at_sent = self._looks_at_played = False  # no audio passes us by
         self._is_close_sent = False  # by us, not by picows
         self._writable: select.poll | None = None  # asked about a TLS connection's socket
         self._pings = Pings()
         self._beater: asyncio.TimerHandle | None = None
+        self._max_control_bytes = max_control_bytes
         self._control_bytes = 0  # sent since the last pong, while the buffers were full
         self._max_messages = max(1, int(MAX_MESSAGES_A_SECOND * ping_s))  # between two beats
         self._messages_left = self._max_messages
@@ -124,15 +129,20 @@ class AgentSocket(WSListener):
         try:
             await self._transport.wait_disconnected()
         except WSProtocolError as exc:
-            logger.warning("agent broke the WebSocket protocol: %s", exc)
+            logger.warning("%s broke the WebSocket protocol: %s", self._peer.name, exc)
         except Exception:  # ours, on the way of a message; picows has closed with 1011
-            logger.exception("an agent's message could not be taken")
+            logger.exception("a message of the %s could not be taken", self._peer.name)
         return self._close_code
 
     @property
     def is_open(self) -> bool:
         """Whether frames can be sent: neither side has begun to close."""
         return self._is_open
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether audio is withheld."""
+        return self._pings.is_slow
 
     def send_audio(self, frame: bytes) -> None:
         """Send a frame, or withhold and count it while the agent does not read."""
@@ -146,6 +156,13 @@ class AgentSocket(WSListener):
         self._is_released = True
         self._choose_way()
 
+    def look_at_audio(self, sent: bool, played: bool) -> None:
+        """Let the path send the caller's audio, or play the agent's, by itself no more, or again:
+        it comes to those who would otherwise only hear of the rest.
+        """
+        self._looks_at_sent, self._looks_at_played = sent, played
+        self._choose_way()
+
     def send_control(self, frame: bytes) -> bool:
         """Send a frame that must not be lost. An agent too slow even for these is cut off: False,
         as when the connection is closing.
@@ -154,8 +171,8 @@ class AgentSocket(WSListener):
             return False
         if self._is_full:
             self._control_bytes += len(frame)
-            if self._control_bytes > MAX_CONTROL_BYTES:
-                logger.warning("agent does not even read control, closing")
+            if self._control_bytes > self._max_control_bytes:
+                logger.warning("%s does not even read control, closing", self._peer.name)
                 self._give_up()
                 return False
         self._send(WSMsgType.BINARY, frame)
@@ -190,10 +207,12 @@ class AgentSocket(WSListener):
         return self._is_paused or (self._writable is not None and not self._writable.poll(0))
 
     def _choose_way(self) -> None:
-        """Let the path send audio by itself, unless audio has to be looked at."""
+        """Let the path send and play audio by itself, unless that has to be looked at."""
         if self._path is not None and self._is_on_path:
-            is_due = self._is_released and self._is_open
-            self._path.sends_audio = is_due and not self._pings.is_slow
+            is_due = self._is_released and not self._looks_at_sent
+            self._path.sends_audio = is_due and self._is_open and not self._pings.is_slow
+            is_due = self._is_speaking and not self._looks_at_played
+            self._path.plays_audio = is_due and self._is_open
 
     def _send(self, kind: WSMsgType, payload: bytes) -> None:
         if self._path is not None and self._is_on_path:
@@ -225,7 +244,6 @@ class AgentSocket(WSListener):
             plain.pause_reading()
             self._is_on_path = True
             self._choose_way()
-            path.plays_audio = self._is_speaking
 
     def _leave_path(self) -> None:
         """Give the socket back to picows, which only closes it."""
@@ -262,7 +280,7 @@ class AgentSocket(WSListener):
         if self._beater is not None:
             self._beater.cancel()
         code = self._close_code
-        self._metrics.agent_closes.labels(str(code) if code in _COUNTED_CODES else "other").inc()
+        self._peer.count_close(str(code) if code in _COUNTED_CODES else "other")
 
     def pause_writing(self) -> None:
         """The agent does not read."""
@@ -291,7 +309,7 @@ class AgentSocket(WSListener):
             else:
                 self._take_frame(opcode, fin, payload)
         except Exception:  # a callback's top: the agent is lost, its call goes on
-            logger.exception("an agent's message could not be taken")
+            logger.exception("a message of the %s could not be taken", self._peer.name)
             self._end(WSCloseCode.INTERNAL_ERROR.value)
 
     def on_path_end(self) -> None:
@@ -300,12 +318,12 @@ class AgentSocket(WSListener):
 
     def on_path_violation(self, code: int) -> None:
         """Close a connection whose bytes are no WebSocket."""
-        logger.warning("agent broke the WebSocket protocol, closing with %d", code)
+        logger.warning("%s broke the WebSocket protocol, closing with %d", self._peer.name, code)
         self._end(code)
 
     def withhold_audio(self) -> None:
         """Count a frame that is not sent."""
-        self._metrics.agent_audio_dropped.labels("agent_slow").inc()
+        self._peer.count_withheld()
 
     # What comes from the agent
 
@@ -323,7 +341,7 @@ class AgentSocket(WSListener):
         elif opcode in (_BINARY, _CONTINUATION):
             self._add_fragment(opcode, fin, payload)
         elif opcode == _TEXT:  # whole, or the start of one: the contract is binary
-            self._metrics.agent_bad_frames.labels("text").inc()
+            self._peer.count_bad_frame("text")
             self._is_fragmented = False
         elif not self._is_full:  # PING; answers that an agent does not read must not pile up
             self._send(WSMsgType.PONG, payload)
@@ -333,8 +351,7 @@ class AgentSocket(WSListener):
             self._is_flood()
         elif not self._is_speaking:
             self._is_speaking = True
-            if self._path is not None and self._is_on_path:
-                self._path.plays_audio = self._is_open
+            self._choose_way()
 
     def _is_flood(self) -> bool:
         """Count a frame that is no audio; close the connection that has sent too many."""
@@ -342,8 +359,12 @@ class AgentSocket(WSListener):
         if self._messages_left >= 0:
             return False
         if self._is_open:
-            self._metrics.agent_bad_frames.labels("flood").inc()
-            logger.warning("agent sends over %d messages a second, closing", MAX_MESSAGES_A_SECOND)
+            self._peer.count_bad_frame("flood")
+            logger.warning(
+                "%s sends over %d messages a second, closing",
+                self._peer.name,
+                MAX_MESSAGES_A_SECOND,
+            )
             self._end(WSCloseCode.POLICY_VIOLATION.value)
         return True
 
@@ -366,7 +387,9 @@ class AgentSocket(WSListener):
         if not self._is_fragmented:  # the rest of a text message
             return
         if len(self._fragments) + len(payload) > MAX_MESSAGE_SIZE:
-            logger.warning("agent sends a message of over %d bytes, closing", MAX_MESSAGE_SIZE)
+            logger.warning(
+                "%s sends a message of over %d bytes, closing", self._peer.name, MAX_MESSAGE_SIZE
+            )
             self._end(WSCloseCode.MESSAGE_TOO_BIG.value)
             return
         self._fragments += payload
@@ -388,7 +411,9 @@ class AgentSocket(WSListener):
             self._send(WSMsgType.PING, ping)
         elif pings.is_lost:
             logger.warning(
-                "agent has not answered a ping for %g s, closing", LOST_BEATS * self._ping_s
+                "%s has not answered a ping for %g s, closing",
+                self._peer.name,
+                LOST_BEATS * self._ping_s,
             )
             self._give_up()
             return
@@ -403,7 +428,7 @@ class AgentSocket(WSListener):
         if round_trip_s is None:
             self._is_flood()
             return
-        self._metrics.agent_round_trip.observe(round_trip_s)
+        self._peer.observe_round_trip(round_trip_s)
         self._control_bytes = 0
         if pings.is_slow:  # what follows that ping has still to be read
             self._send(WSMsgType.PING, pings.ping(now))
@@ -414,7 +439,7 @@ class AgentSocket(WSListener):
         is_slow = self._pings.is_slow
         self._choose_way()
         if is_slow:
-            self._metrics.agent_slow.inc()
+            self._peer.count_slow()
         self._on_slow(is_slow)
 
 

@@ -83,6 +83,10 @@ class Keys:
         """A copy of a flow's row."""
         return self._key("flow", flow_id, "definition", _HOUR_S)
 
+    def speech(self, digest: str) -> Key:
+        """A text as it is spoken, found by a hash of it and of how."""
+        return self._key("tts", digest, "audio", _DAY_S)
+
     def _key(self, type_: str, identifier: str, component: str, ttl_s: int) -> Key:
         # An id may come from outside, as a called number does: a colon in it must not make another
         # key of it. Half a surrogate pair may be in it, too.

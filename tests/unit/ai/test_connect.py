@@ -4,6 +4,7 @@ import time
 from urllib.parse import unquote
 
 from mediad.ai.connect import CallInfo, DialOut
+from mediad.ai.peer import AgentPeer
 from mediad.ai.socket import AgentSocket
 from mediad.config import Ai
 from mediad.metrics import Metrics
@@ -24,7 +25,12 @@ async def test_request_carries_the_call_quoted() -> None:
         dial = DialOut(settings, call, metrics, None)
         socket = await dial.connect(
             lambda: AgentSocket(
-                lambda: None, lambda message: False, lambda started: None, metrics, 5.0, None
+                lambda: None,
+                lambda message: False,
+                lambda started: None,
+                AgentPeer(metrics),
+                5.0,
+                None,
             ),
             time.monotonic() + 5,
         )

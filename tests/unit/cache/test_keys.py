@@ -21,6 +21,7 @@ KEYS = Keys("mediad", "prod")
         (KEYS.conversation_history("c1"), "mediad:prod:conversation:c1:history", 7200),
         (KEYS.agent("a1"), "mediad:prod:agent:a1:config", 3600),
         (KEYS.number("+4930901820"), "mediad:prod:number:+4930901820:config", 3600),
+        (KEYS.speech("5f"), "mediad:prod:tts:5f:audio", 86_400),
         (KEYS.flow("f1"), "mediad:prod:flow:f1:definition", 3600),
     ],
 )

@@ -1,0 +1,100 @@
+"""``mediad warm`` as a person meets it: real processes, a real Redis, a TTS service of our own."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Iterator
+from typing import NamedTuple
+from uuid import uuid4
+
+import pytest
+
+from mediad.wire.frames import Text
+from tests.fakes.service import FakeService, ServiceConnection
+from tests.redis_server import RedisServer
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.kill()
+
+
+class Result(NamedTuple):
+    status: int | None
+    out: str
+    err: str
+
+
+async def warm(*arguments: str, stdin: str = "", **settings: str) -> Result:
+    """Run the command with settings from the environment alone."""
+    environment = {name: value for name, value in os.environ.items() if "MEDIAD" not in name}
+    environment |= {f"MEDIAD_{name}": value for name, value in settings.items()}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "mediad", "warm", *arguments),
+        env=environment,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(20):
+        out, err = await process.communicate(stdin.encode())
+    return Result(process.returncode, out.decode(), err.decode())
+
+
+async def test_prompts_are_spoken_once_and_kept(redis: RedisServer) -> None:
+    where = {"REDIS__URL": redis.url, "CACHE__PREFIX": uuid4().hex}
+    where["PIPELINE__FALLBACK_PROMPT"] = "One moment, please."
+    async with FakeService("tts") as tts:
+        where["TTS__URL"] = tts.url
+        lines = "Welcome.\n\n  Press  one.\nWelcome.\n"
+        first = await warm("Good bye.", "--file", "-", stdin=lines, **where)
+        assert (first.status, first.err) == (0, "")
+        assert sorted(line.partition("] ")[2] for line in first.out.splitlines()) == [
+            "stored: Good bye. (0.1 s)",
+            "stored: One moment, please. (0.2 s)",
+            "stored: Press one. (0.1 s)",
+            "stored: Welcome. (0.1 s)",
+        ]
+        again = await warm("Welcome.", "Thank you.", "--json", **where)
+        assert again.status == 0
+        assert [(prompt["text"], prompt["outcome"]) for prompt in json.loads(again.out)] == [
+            ("Welcome.", "kept"),
+            ("Thank you.", "stored"),
+            ("One moment, please.", "kept"),
+        ]
+        assert len(tts.asked(Text)) == 5
+    with redis.client() as client:
+        keys = client.keys(f"{where['CACHE__PREFIX']}:prod:tts:*:audio")
+        assert len(keys) == 5
+        assert all(86_000 < client.ttl(key) <= 86_400 for key in keys)
+
+
+async def test_what_cannot_be_stored_is_told(redis: RedisServer) -> None:
+    async def say_nothing(connection: ServiceConnection) -> None:
+        """Hang."""
+
+    where = {"REDIS__URL": redis.url, "CACHE__PREFIX": uuid4().hex, "TTS__BUDGET_S": "0.5"}
+    async with FakeService("tts", say_nothing) as tts:
+        result = await warm("Welcome.", TTS__URL=tts.url, **where)
+    assert result.status == 1
+    assert "[1/1] failed: Welcome. (timeout)" in result.out
+    assert "1 of 1 are not in the cache" in result.err
+    where |= {"TTS__URL": "ws://127.0.0.1:1"}
+    assert "failed: Welcome. (unavailable)" in (await warm("Welcome.", **where)).out
+    async with FakeService("tts") as tts:
+        where |= {"TTS__URL": tts.url, "REDIS__URL": "redis://127.0.0.1:1/0"}
+        result = await warm("Welcome.", **where)
+    assert "(Redis at 127.0.0.1:1 does not answer" in result.out
+
+
+async def test_without_redis_or_texts_there_is_nothing_to_do(redis: RedisServer) -> None:
+    result = await warm("Welcome.")
+    assert result.status == 1
+    assert "there is nothing to fill" in result.err
+    result = await warm(REDIS__URL=redis.url)
+    assert result.status == 2
+    assert "no text to speak" in result.err
