@@ -29,10 +29,10 @@ class CallFacts:
         event = Event(type_, self.call_id, self._offset_s, data)
         return replace(event, customer_id=self._customer_id, timestamp=timestamp)
 
-    def created(self, status: str = "in-progress", source: str = "alice") -> Event:
+    def created(self, status: str = "in-progress", source: str = "alice", **others: Any) -> Event:
         """The call begins."""
-        parties = {"source": source, "destination": "bob"}
-        return self.fact("call_created", direction="inbound", status=status, **parties)
+        data = {"source": source, "destination": "bob"} | others
+        return self.fact("call_created", direction="inbound", status=status, **data)
 
     def updated(self, status: str) -> Event:
         """Its status changes."""

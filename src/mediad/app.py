@@ -14,7 +14,11 @@ from mediad.ai.agent import Connector
 from mediad.ai.connect import CallInfo, DialOut, client_tls
 from mediad.ai.dial_in import DialIn, DialInServer
 from mediad.bus.bus import Bus
+from mediad.bus.commands import Commands
+from mediad.cache.speech import SpeechCache
+from mediad.call.prompt import load_prompt
 from mediad.call.registry import Registry
+from mediad.call.shared import Shared, make_shared
 from mediad.call.ticker import Ticker
 from mediad.config import ENV_PREFIX, Settings
 from mediad.control import Control
@@ -22,24 +26,22 @@ from mediad.errors import ConfigError
 from mediad.line import CORE
 from mediad.log import dropped_records, set_level
 from mediad.loop_watch import LoopWatch
-from mediad.media import tone
 from mediad.media.resample import SAMPLE_RATES, filter_bank
 from mediad.metrics import Metrics
 from mediad.reload import reload
 from mediad.sd_notify import READY, STOPPING, WATCHDOG, SdNotify
 from mediad.store.journal import Journal
 from mediad.transport.audiosocket import MAX_WAITING, AudioSocketListener
-from mediad.wav import WavError, read_wav
-from mediad.wire import frames
 
 __all__ = ["App", "serve"]
 
 logger = logging.getLogger(__name__)
 
-_FILES_PER_CALL = 2  # the caller's socket and the agent's
+_FILES_PER_CALL = {"agent": 2, "pipeline": 5}  # the caller's socket, and those to its link
 _OTHER_FILES = 64
 _HANG_UP_S = 2.0  # for live calls to get their 0x00 when we stop
 _CLOSE_S = 5.0  # for the disk to take the last facts
+_PROMPT = "[ai] unavailable_prompt"
 _SWITCH_S = 0.0005  # the media loop waits at most so long for another thread's Python
 _GC_THRESHOLD = 1_000  # the store makes cycles, calls make none; more at once would be heard
 
@@ -74,11 +76,21 @@ class App:
         self._metrics.watch(
             "log_dropped_records", "Log records that the full queue has dropped", dropped_records
         )
-        self.calls = Registry(
-            settings, self.bus, self._metrics, self._ticker, self._connector, _load_prompt(settings)
-        )
+        self._speech_cache = SpeechCache(self._metrics)
+        self._shared = make_shared(settings, self._metrics, self._tls, self._speech_cache)
+        prompt = load_prompt(settings.ai.unavailable_prompt, _PROMPT)
+        self.calls = Registry(settings, self.bus, self._metrics, self._ticker, self._way_of, prompt)
         self._listener = AudioSocketListener(settings.audiosocket, self.calls, self._metrics)
-        self._control = Control(settings, self.bus, self._journal, self._metrics, self._problems)
+        self.commands = Commands()
+        self._control = Control(
+            settings,
+            self.bus,
+            self.commands,
+            self._journal,
+            self._speech_cache,
+            self._metrics,
+            self._problems,
+        )
         self.audiosocket_address = ("", 0)
         self.http_address = ("", 0)
         self.dial_in_address: tuple[str, int] | None = None
@@ -111,7 +123,7 @@ class App:
             wanted = await asyncio.to_thread(load)
             settings, taken, left = reload(self.settings, wanted)
             _check_files(settings)
-            prompt = await asyncio.to_thread(_load_prompt, settings)
+            prompt = await asyncio.to_thread(load_prompt, settings.ai.unavailable_prompt, _PROMPT)
             tls = await asyncio.to_thread(client_tls, settings.ai)
         except ConfigError as exc:
             logger.error("not reloaded, all stays as it is: %s", exc)
@@ -144,7 +156,10 @@ class App:
         for rate_hz in SAMPLE_RATES & {8000, 16000, 22050, 24000, 44100, 48000}:
             filter_bank(rate_hz, 8000)  # designed now, not while a call waits
         filter_bank(8000, 16000)
+        if ai.link == "pipeline":
+            await self._shared.model.load()
         self.calls.open()
+        self.commands.serve(self.calls.carry_out)
         self._ticker.start()
         self.audiosocket_address = await _bind("audiosocket", self._listener.start)
         self._is_ready = True
@@ -162,7 +177,9 @@ class App:
         self._is_ready = False
         self._listener.stop()
         await self.calls.stop(_HANG_UP_S)
+        self.commands.stop()
         await self._listener.closed()
+        self._shared.model.close()
         self._watch.stop()
         self._ticker.stop()
         if self._dial_in is not None:
@@ -173,8 +190,10 @@ class App:
             await asyncio.to_thread(self._journal.close, _CLOSE_S)
             self._systemd.close()
 
-    def _connector(self, call: CallInfo, on_token: Callable[[str], None]) -> Connector:
-        if self._dial_in is not None:
+    def _way_of(self, call: CallInfo, on_token: Callable[[str], None]) -> Connector | Shared:
+        if (call.link or self.settings.ai.link) == "pipeline":
+            return self._shared
+        if self._dial_in is not None and not call.agent_url:
             return DialIn(self._dial_in, self.settings.ai, self._metrics, on_token)
         return DialOut(self.settings.ai, call, self._metrics, self._tls)
 
@@ -234,7 +253,7 @@ def _check_files(settings: Settings) -> None:
     """Refuse more calls than the process may open files for."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     max_calls = settings.audiosocket.max_calls
-    needed = _FILES_PER_CALL * max_calls + MAX_WAITING + _OTHER_FILES
+    needed = _FILES_PER_CALL[settings.ai.link] * max_calls + MAX_WAITING + _OTHER_FILES
     if hard != resource.RLIM_INFINITY and hard < needed:
         raise ConfigError(
             f"[audiosocket] max_calls: {max_calls} calls may need {needed} open files, and this "
@@ -251,16 +270,3 @@ async def _bind(table: str, start: Callable[[], Awaitable[tuple[str, int]]]) -> 
             f"[{table}] cannot listen: {exc}; choose another host or port, in the file or as "
             f"{ENV_PREFIX}{table.upper()}__PORT"
         ) from exc
-
-
-def _load_prompt(settings: Settings) -> bytes:
-    path = settings.ai.unavailable_prompt
-    if path is None:
-        return frames.encode_audio(tone.unavailable_tone(), tone.RATE_HZ)
-    try:
-        wav = read_wav(path)
-    except (OSError, WavError) as exc:
-        raise ConfigError(f"[ai] unavailable_prompt: {exc}") from exc
-    if wav.rate_hz not in SAMPLE_RATES:
-        raise ConfigError(f"[ai] unavailable_prompt: {path} has {wav.rate_hz} samples a second")
-    return frames.encode_audio(wav.pcm, wav.rate_hz)

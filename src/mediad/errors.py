@@ -5,7 +5,11 @@ MediadError
 │   └── SchemaError        the database's tables are not those of this version: the same
 ├── JournalError           the journal cannot be used: refuse at start, exit 2
 ├── DatabaseUnavailable    the database does not answer: try again later
-└── AgentUnavailable       no agent can be had: play the prompt, hang up
+├── AgentUnavailable       no agent can be had: play the prompt, hang up
+└── CommandError           a live call did not do what it was told: tell who asked
+    ├── CommandTimeout     it did not answer in time: ask again
+    ├── CallLost           it is over, or nobody has it
+    └── CommandRefused     it cannot do that, or not now; with a reason for programs
 
 What a peer sends wrong is no exception but a value: see ``wire.audiosocket.Violation`` and
 ``wire.frames.BadFrame``.
@@ -13,6 +17,10 @@ What a peer sends wrong is no exception but a value: see ``wire.audiosocket.Viol
 
 __all__ = [
     "AgentUnavailable",
+    "CallLost",
+    "CommandError",
+    "CommandRefused",
+    "CommandTimeout",
     "ConfigError",
     "DatabaseUnavailable",
     "JournalError",
@@ -43,3 +51,30 @@ class DatabaseUnavailable(MediadError):
 
 class AgentUnavailable(MediadError):
     """No agent answered within ``ai.connect_timeout_s``, or all of them refused."""
+
+
+class CommandError(MediadError):
+    """A command to a live call came to nothing."""
+
+
+class CommandTimeout(CommandError):
+    """The process that has the call did not answer in time. The command may still be carried out,
+    unless it had not begun.
+    """
+
+
+class CallLost(CommandError):
+    """The customer has no such call that lives: it is over, or its process is gone."""
+
+
+class CommandRefused(CommandError):
+    """The call cannot do that.
+
+    Args:
+        reason: A word for programs.
+        message: A sentence for people.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason

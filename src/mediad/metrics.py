@@ -31,6 +31,9 @@ class Metrics:
         self.calls_ended = counter(
             "calls_ended", "Calls over, by who ended them and why", "by", "cause"
         )
+        self.calls_missing = counter(
+            "calls_missing", "Registered calls that never came, by why", "cause"
+        )
         self.connections_closed = counter(
             "audiosocket_connections_closed",
             "AudioSocket connections that were no call, were refused, or broke the protocol",

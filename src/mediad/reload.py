@@ -2,14 +2,15 @@
 
 from typing import NamedTuple
 
-from mediad.config import Ai, AudioSocket, Settings
+from mediad.config import Ai, AudioSocket, Pipeline, Settings
 
 __all__ = ["Reloaded", "reload"]
 
 # What calls to come are begun with. All else was opened, bound or sized at the start.
 _LIVE = {
     "audiosocket": AudioSocket.model_fields.keys() - {"host", "port", "playout_max_bytes"},
-    "ai": Ai.model_fields.keys() - {"listen_host", "listen_port", "token_s"},
+    "ai": Ai.model_fields.keys() - {"listen_host", "listen_port", "prompts", "token_s"},
+    "pipeline": Pipeline.model_fields.keys() - {"fallback_prompt"},
     "log": {"level"},
 }
 

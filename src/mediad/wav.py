@@ -2,7 +2,7 @@
 
 import wave
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -32,24 +32,25 @@ class Wav(NamedTuple):
         return len(self.pcm) / (2 * self.rate_hz)
 
 
-def read_wav(path: Path) -> Wav:
+def read_wav(source: Path | BinaryIO) -> Wav:
     """Read an uncompressed WAV of 8, 16, 24 or 32 bits, of any rate, mono or more channels.
 
     Raises:
         OSError: If the file cannot be read.
         WavError: If it is no such file, or longer than `MAX_WAV_S`.
     """
+    name = source if isinstance(source, Path) else "it"
     try:
-        with wave.open(str(path), "rb") as file:
+        with wave.open(str(source) if isinstance(source, Path) else source, "rb") as file:
             rate_hz, channels = file.getframerate(), file.getnchannels()
             if rate_hz == 0 or channels > _MAX_CHANNELS:
-                raise WavError(f"{path}: {rate_hz} Hz, {channels} channels")
+                raise WavError(f"{name}: {rate_hz} Hz, {channels} channels")
             if file.getnframes() > MAX_WAV_S * rate_hz:
-                raise WavError(f"{path}: longer than {MAX_WAV_S} s")
+                raise WavError(f"{name}: longer than {MAX_WAV_S} s")
             raw, width = file.readframes(file.getnframes()), file.getsampwidth()
     except (wave.Error, EOFError) as exc:
         reason = str(exc) or "the file ends too early"
-        raise WavError(f"{path} is no uncompressed WAV file: {reason}") from exc
+        raise WavError(f"{name} is no uncompressed WAV file: {reason}") from exc
     pcm = _to_16_bits(raw, width)
     return Wav(mono(pcm[: len(pcm) // (2 * channels) * 2 * channels], channels), rate_hz)
 

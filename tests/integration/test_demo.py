@@ -38,11 +38,11 @@ async def demo(*arguments: object, **environment: str) -> AsyncIterator[asyncio.
             await process.wait()
 
 
-async def result_of(say: str, out: Path) -> tuple[int | None, dict[str, Any]]:
+async def result_of(say: str, out: Path, *options: str) -> tuple[int | None, dict[str, Any]]:
     """Run the demo to its end; return its exit status and what it printed."""
     # What is set for another mediad on this machine must not matter.
     async with demo(
-        "--json", "--say", say, "--out", out, MEDIAD_AI__AGENT_URL="ws://127.0.0.1:1"
+        *("--json", "--say", say, "--out", out, *options), MEDIAD_AI__AGENT_URL="ws://127.0.0.1:1"
     ) as process:
         printed, errors = await process.communicate()
     assert b"Traceback" not in errors, errors.decode()
@@ -77,6 +77,20 @@ async def test_caller_and_agent_talk_and_the_answer_depends_on_what_was_said(
     for turn in result["turns"]:
         begin = round(turn["at_s"] * 8000)
         assert np.abs(samples[begin : begin + 4000, 0]).max() > 3000
+
+
+async def test_a_caller_and_three_services_talk_and_what_was_not_heard_was_not_said(
+    tmp_path: Path,
+) -> None:
+    status, result = await result_of("yes", tmp_path / "demo.wav", "--pipeline")
+    assert (status, result["problems"]) == (0, [])
+    assert len(result["turns"]) >= 3
+    said = result["agent_sentences"]
+    (story,) = [text for text in said if text.startswith("Here is the story of")]
+    assert "horn" not in story  # its last word: the caller talked over it
+    assert any("You pressed five." in text for text in said)
+    (barge_in,) = result["barge_ins"]
+    assert 0 < barge_in["stop_ms"] <= MAX_STOP_MS
 
 
 async def test_a_silent_caller_has_no_conversation(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """WAV files in every shape people have them."""
 
 import wave
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,13 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     wav = read_wav(tmp_path / "a.wav")
     assert wav == Wav(pcm, 22050)
     assert wav.duration_s == pytest.approx(200 / 22050)
+
+
+def test_wav_in_memory_is_read(tmp_path: Path) -> None:
+    write_wav(tmp_path / "a.wav", 8000, bytes(320))
+    assert read_wav(BytesIO((tmp_path / "a.wav").read_bytes())) == Wav(bytes(320), 8000)
+    with pytest.raises(WavError):
+        read_wav(BytesIO(b"RIFF"))
 
 
 def test_two_channels_are_written_side_by_side_and_read_as_their_mean(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """What a call tells the bus: its facts with their offsets, words whose interim and final form share
 an event id, and the transcribe they belong to. Not what happens on a call (`session`).
+
+A registered call is told of before it has a time zero: `tell_expected`, and `tell_missing` if its
+AudioSocket never comes.
 """
 
 import time
@@ -7,11 +10,12 @@ from typing import Any
 
 from mediad.ai.connect import CallInfo
 from mediad.bus.bus import Bus
+from mediad.bus.commands import Ended, Expect
 from mediad.bus.events import Event, new_event_id
 from mediad.line import Counters
 from mediad.wire import rtvi
 
-__all__ = ["Facts"]
+__all__ = ["Facts", "tell_expected", "tell_missing"]
 
 _LANGUAGE = "und"  # BCP 47: undetermined; an agent does not say which one it speaks
 
@@ -33,8 +37,10 @@ class Facts:
 
     def publish(self, type_: str, data: dict[str, Any], event_id: str | None = None) -> None:
         """Publish an event with the offset of now."""
+        call = self._call
         event_id = event_id or new_event_id()
-        self._bus.publish(Event(type_, self._call.call_id, round(self.age_s, 4), data, event_id))
+        offset_s = round(self.age_s, 4)
+        self._bus.publish(Event(type_, call.call_id, offset_s, data, event_id, call.customer_id))
 
     def words(self, who: str, text: str, final: bool) -> None:
         """Publish what was said: live while it may change, durable in the end, one event id."""
@@ -61,7 +67,7 @@ class Facts:
         self.publish("transcript_created", data, event_id)
 
     def created(self) -> None:
-        """Tell of the call, the first of its facts."""
+        """Tell of a call that nobody registered, the first of its facts."""
         data = {
             "direction": "inbound",
             "status": "in-progress",
@@ -70,21 +76,51 @@ class Facts:
         }
         self.publish("call_created", data)
 
+    def arrived(self) -> None:
+        """Tell that a registered call is there."""
+        self.publish("call_updated", {"status": "in-progress"})
+
     def agent_awaited(self, token: str) -> None:
         """Tell the token with which the call's agent may dial in. Live only: it is a secret, and
         soon worth nothing.
         """
         self.publish("agent_awaited", {"agent_token": token})
 
-    def hung_up(self, by: str, cause: str, has_spoken: bool, counters: Counters) -> None:
-        """Tell of the call's end, its last fact."""
+    def hung_up(self, by: str, cause: str, has_spoken: bool, counters: Counters) -> Ended:
+        """Tell of the call's end, its last fact; return it."""
         if self._transcribe_id is not None:
             self.publish("transcribe_done", {"transcribe_id": self._transcribe_id})
-        data = {
-            "status": "completed" if has_spoken else "failed",
-            "duration_s": round(self.age_s, 3),
-            "hangup_by": by,
-            "hangup_cause": cause,
-            "counters": counters._asdict(),
-        }
-        self.publish("call_hungup", data)
+        end = Ended("completed" if has_spoken else "failed", by, cause)
+        self.publish("call_hungup", _end(end, round(self.age_s, 3), counters._asdict()))
+        return end
+
+
+def tell_expected(bus: Bus, call_id: str, call: Expect) -> None:
+    """Tell of a call that was registered, the first of its facts."""
+    data = {
+        "direction": call.direction,
+        "status": "ringing",
+        "source": call.source,
+        "destination": call.destination,
+        "agent_id": call.agent_id,
+        "number_id": call.number_id,
+        "agent_config": call.agent_config,
+        "metadata": call.metadata,
+    }
+    bus.publish(Event("call_created", call_id, 0.0, data, customer_id=call.customer_id))
+
+
+def tell_missing(bus: Bus, call_id: str, call: Expect, end: Ended) -> None:
+    """Tell of the end of a registered call that never came."""
+    data = _end(end, 0.0, {})
+    bus.publish(Event("call_hungup", call_id, 0.0, data, customer_id=call.customer_id))
+
+
+def _end(end: Ended, duration_s: float, counters: dict[str, int]) -> dict[str, Any]:
+    return {
+        "status": end.status,
+        "duration_s": duration_s,
+        "hangup_by": end.hangup_by,
+        "hangup_cause": end.hangup_cause,
+        "counters": counters,
+    }

@@ -12,23 +12,26 @@ had its 20 ms.
 import asyncio
 import logging
 import time
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from mediad.ai.agent import AgentLink, Connector
 from mediad.ai.connect import CallInfo
 from mediad.bus.bus import Bus
-from mediad.bus.events import new_event_id
+from mediad.bus.commands import Ended, LiveCall, Who
 from mediad.call.facts import Facts
+from mediad.call.pipeline import Pipeline
+from mediad.call.shared import Shared
 from mediad.config import Settings
-from mediad.errors import AgentUnavailable
-from mediad.line import CallerItem, Line
+from mediad.errors import AgentUnavailable, CommandRefused
+from mediad.line import AGENT_RATE_HZ, CallerItem, Line
 from mediad.media import tone
 from mediad.media.playout import Drained, PlayoutEvent, Started
 from mediad.metrics import Metrics
 from mediad.pump import Path, Pump
 from mediad.wire import frames, rtvi
 from mediad.wire.audiosocket import CallUuid, Digit, HangUp, PeerError, Violation
-from mediad.wire.frames import BadFrame, Interruption, Json, Transcription
+from mediad.wire.frames import AudioFrame, BadFrame, Interruption, Json, Transcription
 
 __all__ = ["CallerConnection", "Session"]
 
@@ -76,7 +79,8 @@ class Session:
         self._metrics = metrics
         self._prompt_frame = prompt_frame  # what the caller hears when no agent can be had
         self.facts = Facts(bus, call)
-        self._link: AgentLink | None = None
+        self._link: AgentLink | Pipeline | None = None
+        self._pipeline: Pipeline | None = None  # the same, if it is one
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.path: Path | None = None  # what moves the frames, where there is a pump
         self._end: _End | None = None
@@ -86,16 +90,35 @@ class Session:
         self._is_tone_queued = False  # and some of it is in the playout
         self._has_spoken = False  # the agent
         self._caller_stopped_at: float | None = None
+        self._speaking: dict[Who, None] = {}
+        self._muted: frozenset[Who] = frozenset()
+        self.ended: Ended | None = None
+        """How the call ended, once it has."""
 
-    def open(self, connector: Connector, pump: Pump | None) -> None:
-        """Tell of the call. What comes with its UUID in one read already belongs to it."""
-        self.path = path = Path(pump, self.line, self) if pump is not None else None
-        self._link = AgentLink(connector, self.call, self, self._settings.ai, self._metrics, path)
+    def open(
+        self, way: Connector | Shared, pump: Pump | None, *, is_registered: bool = False
+    ) -> None:
+        """Tell of the call. What comes with its UUID in one read already belongs to it.
+
+        Args:
+            way: To its agent, or to the services of its pipeline.
+            pump: What may move the frames to and from an agent.
+            is_registered: Whether it was told of before.
+        """
+        if isinstance(way, Shared):
+            self._pipeline = Pipeline(way, self.call, self.line, self.facts, self._settings, self)
+            self._link = self._pipeline
+        else:
+            self.path = path = Path(pump, self.line, self) if pump is not None else None
+            self._link = AgentLink(way, self.call, self, self._settings.ai, self._metrics, path)
         self._metrics.calls_started.inc()
         logger.info("call %s: started", self.call.call_id)
-        self.facts.created()
-        if connector.token is not None:
-            self.facts.agent_awaited(connector.token)
+        if is_registered:
+            self.facts.arrived()
+        else:
+            self.facts.created()
+        if not isinstance(way, Shared) and way.token is not None:
+            self.facts.agent_awaited(way.token)
 
     # The call's task
 
@@ -114,7 +137,7 @@ class Session:
         """Wait for the agent's answer to the end of the call."""
         # The link knows the session: a cycle would keep the call, and its queued audio, until the
         # garbage collector comes, which is seldom.
-        link, self._link = self._link, None
+        link, self._link, self._pipeline = self._link, None, None
         if link is not None:
             await link.closed()
         if self.path is not None:
@@ -122,14 +145,17 @@ class Session:
             self.path = None
 
     async def _wait_until_over(self) -> None:
+        limit_s, cause = self._settings.audiosocket.max_call_s, "recovery_on_timer_expiry"
+        if self.call.max_s is not None and self.call.max_s < limit_s:
+            limit_s, cause = self.call.max_s, "normal_unspecified"  # an agent's is nothing unusual
         try:
-            async with asyncio.timeout(self._settings.audiosocket.max_call_s):
+            async with asyncio.timeout(limit_s):
                 await asyncio.shield(self._over)
         except TimeoutError:
-            self.hang_up("system", "recovery_on_timer_expiry")
+            self.hang_up("system", cause)
             await self._over
 
-    async def _follow_agent(self, link: AgentLink) -> None:
+    async def _follow_agent(self, link: AgentLink | Pipeline) -> None:
         end = _End("agent", "normal_clearing")
         try:
             code = await link.run()
@@ -154,7 +180,7 @@ class Session:
             self._link.close()
         self._metrics.calls_ended.labels(end.by, end.cause).inc()
         counters = self.line.counters()
-        self.facts.hung_up(end.by, end.cause, self._has_spoken, counters)
+        self.ended = self.facts.hung_up(end.by, end.cause, self._has_spoken, counters)
         logger.info(
             "call %s: ended by %s (%s) after %.1f s, %d underruns",
             self.call.call_id,
@@ -172,6 +198,68 @@ class Session:
         self._is_hanging_up = True
         self._ask_for_ticks()
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended."""
+        return self._over.done()
+
+    def look(self) -> LiveCall:
+        """Tell how the call stands."""
+        return LiveCall(
+            state="ending" if self._is_hanging_up else "live",
+            seconds=round(self.facts.age_s, 3),
+            speaking=tuple(self._speaking),
+            held_ms=self.line.held_ms,
+            agent=self._link.state if self._link is not None else "none",
+            muted=tuple(sorted(self._muted)),
+            counters=self.line.counters()._asdict(),
+        )
+
+    def say(self, text: str) -> None:
+        """Speak a text to the caller.
+
+        Raises:
+            CommandRefused: If the agent makes its own speech.
+        """
+        self._live_link().say(text)
+
+    def play(self, frame: bytes, duration_ms: int) -> None:
+        """Play an audio frame to the caller, after what is queued.
+
+        Raises:
+            CommandRefused: If the playout has no room for all of it.
+        """
+        max_ms = self._settings.audiosocket.playout_max_s * 1000
+        if self.line.held_ms + duration_ms > max_ms:
+            raise CommandRefused("playout_full", "too much audio waits to be played already")
+        self._caller_stopped_at = None  # this is no answer of the agent's
+        self.line.receive_agent(frame, time.monotonic())
+
+    def inject(self, text: str, run_immediately: bool) -> None:
+        """Tell the agent a text as if the caller had written it.
+
+        Raises:
+            CommandRefused: If there is no agent any more.
+        """
+        self._live_link().inject(text, run_immediately)
+
+    def mute(self, who: Who, muted: bool) -> None:
+        """Replace somebody's audio by silence, or no longer. What the agent said and the caller
+        has not heard is dropped.
+        """
+        self._muted = self._muted | {who} if muted else self._muted - {who}
+        if self._link is not None:
+            # Whoever is muted, the path must not move his frames past us; all others' it may.
+            self._link.look_at_audio(sent="caller" in self._muted, played="agent" in self._muted)
+        if who == "agent" and muted:
+            self.line.flush()
+            self._drain_no_more()
+
+    def _live_link(self) -> AgentLink | Pipeline:
+        if self._link is None or self._link.state == "closed":
+            raise CommandRefused("no_agent", "the call has no agent any more")
+        return self._link
+
     def fail(self) -> None:
         """End the call at once: its tick raised, so no tick can end it."""
         self._end = self._end or _End("system", "temporary_failure")
@@ -186,7 +274,7 @@ class Session:
         for item in items:
             if type(item) is bytes:
                 if link is not None:
-                    link.send_audio(item)
+                    link.send_audio(_silence_like(item) if "caller" in self._muted else item)
             elif isinstance(item, Digit):
                 self._receive_digit(item.digit)
             elif not isinstance(item, CallUuid):
@@ -196,7 +284,7 @@ class Session:
         self._metrics.dtmf.inc()
         self.facts.publish("dtmf_received", {"digit": digit})
         if self._link is not None:
-            self._link.send_json(rtvi.dtmf(new_event_id(), digit))
+            self._link.send_digit(digit)
 
     def _receive_end(self, item: object) -> None:
         if isinstance(item, HangUp):
@@ -239,6 +327,8 @@ class Session:
             self._link.send_audio(to_agent)
         if events:
             self.on_playout(events, now)
+        if self._pipeline is not None:
+            self._pipeline.tick(now)
 
     def _ask_for_ticks(self) -> None:
         """Let the path do the ticks of a call on which nothing is out of the ordinary."""
@@ -249,13 +339,21 @@ class Session:
         """Hear what a tick has begun or finished to play."""
         for event in events:
             if isinstance(event, Drained):
-                if self._drained is not None and not self._drained.done():
-                    self._drained.set_result(None)
+                self._drain_no_more()
             elif isinstance(event, Started) and self._caller_stopped_at is not None:
                 self._metrics.response_time.observe(now - self._caller_stopped_at)
                 self._caller_stopped_at = None
 
+    def _drain_no_more(self) -> None:
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
     # From the agent's link
+
+    def on_agent_spoke(self) -> None:
+        """The first of the agent's audio is there."""
+        self._has_spoken = True
+        self._metrics.first_audio_time.observe(self.facts.age_s)
 
     def on_agent_open(self, connect_s: float) -> None:
         """An agent is there."""
@@ -290,11 +388,11 @@ class Session:
         if self._over.done():
             return False
         now = time.monotonic()
-        frame = self.line.receive_agent(message, now)
+        is_muted = "agent" in self._muted and isinstance(frames.decode(message), AudioFrame)
+        frame = None if is_muted else self.line.receive_agent(message, now)
         if frame is None:
             if not self._has_spoken:
-                self._has_spoken = True
-                self._metrics.first_audio_time.observe(self.facts.age_s)
+                self.on_agent_spoke()
             return True
         if isinstance(frame, Json):
             event = rtvi.parse(frame.data)
@@ -319,8 +417,28 @@ class Session:
         elif isinstance(event, rtvi.Speaking):
             if event.who == "caller":
                 self._caller_stopped_at = None if event.started else now
+            self._note_speaking(event)
             self.facts.publish("speaking", {"who": event.who, "started": event.started})
         elif isinstance(event, rtvi.AgentError):
             self._metrics.agent_errors.inc()
             self.facts.publish("agent_error", {"text": event.text, "fatal": event.fatal})
             logger.warning("agent reports an error (call %s)", self.call.call_id)
+
+    def _note_speaking(self, event: rtvi.Speaking) -> None:
+        who: Who = "caller" if event.who == "caller" else "agent"
+        if event.started:
+            self._speaking[who] = None
+        else:
+            self._speaking.pop(who, None)
+
+
+def _silence_like(frame: bytes) -> bytes:
+    """Return a frame of silence as long as a frame for the agent."""
+    audio = frames.decode(frame)
+    assert isinstance(audio, AudioFrame)
+    return _silence(len(audio.audio))
+
+
+@lru_cache(maxsize=8)
+def _silence(size: int) -> bytes:
+    return frames.encode_audio(bytes(size), AGENT_RATE_HZ)

@@ -1,4 +1,6 @@
-"""The built-in agent as a process of its own, as it runs in production."""
+"""The built-in agent, or one of the built-in services, as a process of its own, as it runs in
+production.
+"""
 
 import asyncio
 import contextlib
@@ -9,7 +11,6 @@ from typing import Self
 
 __all__ = ["AgentFailed", "AgentProcess"]
 
-_READY = b"agent listening on"
 _READY_TIMEOUT_S = 60.0  # a first start compiles Pipecat's modules
 _STOP_TIMEOUT_S = 3.0
 _LINES_KEPT = 20
@@ -20,9 +21,15 @@ class AgentFailed(Exception):
 
 
 class AgentProcess:
-    """``mediad agent`` on a free port. ``async with`` waits until it listens, and stops it."""
+    """``mediad agent`` on a free port. ``async with`` waits until it listens, and stops it.
 
-    def __init__(self) -> None:
+    Args:
+        role: Which service it is, ``stt``, ``llm`` or ``tts``; without one it is the agent.
+    """
+
+    def __init__(self, role: str = "") -> None:
+        self._name = role or "agent"
+        self._options = ("--role", role) if role else ()
         self.url = ""
         """Where mediad finds it, once it listens."""
         self._last_lines: deque[str] = deque(maxlen=_LINES_KEPT)
@@ -34,7 +41,7 @@ class AgentProcess:
             AgentFailed: If it ends, or does not listen in time.
         """
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "mediad", "agent", "--port", "0"),
+            *(sys.executable, "-m", "mediad", "agent", "--port", "0", *self._options),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -64,8 +71,9 @@ class AgentProcess:
         assert self._process.stdout is not None  # it is a pipe
         while line := await self._process.stdout.readline():
             self._last_lines.append(line.decode(errors="replace").rstrip())
-            if line.startswith(_READY):
-                self.url = line.removeprefix(_READY).decode().strip()
+            ready = f"{self._name} listening on".encode()
+            if line.startswith(ready):
+                self.url = line.removeprefix(ready).decode().strip()
                 self._ready.set()
         await self._process.wait()
         self._ready.set()  # in vain: whoever waits sees the exit status
@@ -84,4 +92,6 @@ class AgentProcess:
         await self._reader
 
     def _describe(self, what: str) -> str:
-        return "\n  ".join([f"the built-in agent {what}; its last lines:", *self._last_lines])
+        return "\n  ".join(
+            [f"the built-in {self._name} {what}; its last lines:", *self._last_lines]
+        )

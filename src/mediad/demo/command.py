@@ -5,11 +5,12 @@ import json
 import signal
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args
 
 import click
 import uvloop
@@ -19,16 +20,18 @@ from mediad.bus.bus import Subscription
 from mediad.bus.events import Event
 from mediad.caller import Caller
 from mediad.caller.figures import measure
-from mediad.config import Ai, AudioSocket, Database, Http, Settings
+from mediad.config import Ai, AudioSocket, Database, Http, Llm, Settings, Stt, Tts
 from mediad.demo.agent_process import AgentFailed, AgentProcess
 from mediad.demo.conversation import SCRIPTS, converse
 from mediad.demo.report import Result, judge, make_result, table
 from mediad.speech.espeak import SpeechError
 from mediad.wav import write_wav
+from mediad.wire.service import Role
 
 __all__ = ["demo"]
 
 _HUNGUP_TIMEOUT_S = 3.0
+_AGENT = "agent (Pipecat, espeak-ng, pocketsphinx)"
 
 
 @click.command(short_help="Hear a conversation: caller, mediad and agent on this machine.")
@@ -46,8 +49,14 @@ _HUNGUP_TIMEOUT_S = 3.0
     show_default=True,
     help="Stereo WAV of the call: the caller left, the agent right.",
 )
+@click.option(
+    "--pipeline",
+    "is_pipeline",
+    is_flag=True,
+    help="With three services in place of the agent, between which mediad takes the turns.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON and nothing else.")
-def demo(say: str, out: Path, as_json: bool) -> None:
+def demo(say: str, out: Path, is_pipeline: bool, as_json: bool) -> None:
     """Let a caller talk with the built-in agent through mediad, all on this machine and offline.
 
     Prints the conversation as it happens, then its latencies. Exit status 1 if it did not happen:
@@ -57,7 +66,7 @@ def demo(say: str, out: Path, as_json: bool) -> None:
     show = (lambda text: None) if as_json else click.echo
     try:
         with TemporaryDirectory(prefix="mediad-demo-") as directory:
-            recording = uvloop.run(_until_signal(_run(say, Path(directory), show)))
+            recording = uvloop.run(_until_signal(_run(say, Path(directory), is_pipeline, show)))
     except asyncio.CancelledError:
         raise click.Abort from None
     except (AgentFailed, SpeechError) as exc:
@@ -113,9 +122,18 @@ async def _until_signal(work: Any) -> _Recording:
     return await task
 
 
-async def _run(say: str, directory: Path, show: Callable[[str], object]) -> _Recording:
-    show("Starting the agent (Pipecat, espeak-ng, pocketsphinx) ...")
-    async with AgentProcess() as agent, App(_settings(agent.url, directory)) as app:
+async def _run(
+    say: str, directory: Path, is_pipeline: bool, show: Callable[[str], object]
+) -> _Recording:
+    what = "services: stt (pocketsphinx), llm, tts (espeak-ng)" if is_pipeline else _AGENT
+    show(f"Starting the {what} ...")
+    async with AsyncExitStack() as stack:
+        agents = [AgentProcess(role) for role in (get_args(Role) if is_pipeline else ("",))]
+        async with asyncio.TaskGroup() as starting:
+            for agent in agents:
+                starting.create_task(stack.enter_async_context(agent))
+        urls = [agent.url for agent in agents]
+        app = await stack.enter_async_context(App(_settings(urls, directory)))
         show(f"mediad takes calls on {app.audiosocket_address[0]}:{app.audiosocket_address[1]}\n")
         caller = Caller(*app.audiosocket_address)
         recording = _Recording(caller)
@@ -139,14 +157,23 @@ async def _run(say: str, directory: Path, show: Callable[[str], object]) -> _Rec
         return recording
 
 
-def _settings(agent_url: str, directory: Path) -> Settings:
-    """Return the defaults, on free ports and with this agent."""
+def _settings(urls: list[str], directory: Path) -> Settings:
+    """Return the defaults, on free ports and with this agent, or these three services."""
     # Constructed, not loaded: what the environment sets for another mediad is not for this one.
+    tables: dict[str, Any] = {
+        "audiosocket": AudioSocket(port=0),
+        "http": Http(port=0),
+        "database": Database(directory=directory),
+    }
+    if len(urls) == 1:
+        return Settings.model_construct(**tables, ai=Ai(agent_url=(urls[0],)))
+    stt, llm, tts = urls
     return Settings.model_construct(
-        audiosocket=AudioSocket(port=0),
-        http=Http(port=0),
-        ai=Ai(agent_url=(agent_url,)),
-        database=Database(directory=directory),
+        **tables,
+        ai=Ai(link="pipeline"),
+        stt=Stt(url=(stt,)),
+        llm=Llm(url=(llm,)),
+        tts=Tts(url=(tts,)),
     )
 
 
@@ -170,6 +197,9 @@ def _story(event: Event) -> tuple[str, str] | None:
     match event.type:
         case "call_created":
             return "mediad", "takes the call"
+        case "service_connected":
+            ms = data["connect_s"] * 1000
+            return "mediad", f"has connected the {data['role']} service in {ms:.0f} ms"
         case "agent_connected":
             return "mediad", f"has connected the agent in {data['connect_s'] * 1000:.0f} ms"
         case "transcript_created" if data["direction"] == "in":

@@ -81,7 +81,8 @@ async def _act(
     over = ", over the agent" if step.talks_over else ""
     if step.says:
         tell(f"says: {step.says}{over}")
-        caller.say(*words[step.says])
+        speech = words[step.says]
+        caller.say(speech.pcm, speech.rate_hz)
     if step.presses:
         tell(f"presses {step.presses}{over}")
         caller.press(step.presses, DIGIT_HOLE_S)

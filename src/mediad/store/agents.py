@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from mediad.config import check_agent_url
 from mediad.store import rows
 from mediad.store.pages import DEFAULT_LIMIT, Page
 from mediad.store.rows import Fields, Row
@@ -63,9 +64,34 @@ class TurnTaking(_Part):
     interruption: Interruption = Interruption()
 
 
+def _checked_url(url: str) -> str:
+    check_agent_url(url)
+    return url
+
+
+def _one_or_more(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+AgentUrl = Annotated[
+    str, Field(max_length=2000, pattern=r"^wss?://[!-~]+$"), AfterValidator(_checked_url)
+]
+VariableName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+
+
 class AgentConfig(_Part):
     """How an agent speaks and behaves. Without a voice or a model it has its own."""
 
+    link: Literal["agent", "pipeline"] | None = None
+    """One agent that hears and speaks, or mediad's own turns between three services; without one
+    what ``ai.link`` says."""
+    url: Annotated[tuple[AgentUrl, ...], Field(max_length=8), BeforeValidator(_one_or_more)] = ()
+    """Where it is, ws:// or wss://, with stand-ins in their order; {call_id}, {from} and {to} may
+    stand in it. Without one it is where ``ai.agent_url`` says."""
+    variables: Annotated[
+        dict[VariableName, Annotated[str, Field(max_length=256)]], Field(max_length=32)
+    ] = {}
+    """Told to the agent with each call, in the handshake's headers and in its first message."""
     prompt: Annotated[str, Field(min_length=10, max_length=5000)]
     language: Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Z]{2})?$")] = "en-US"
     """ISO 639, with the ISO 3166 country."""

@@ -17,7 +17,7 @@ from sqlalchemy.sql.dml import Insert
 from mediad.bus.events import Event
 from mediad.store import audit, events
 from mediad.store.changes import Changes, Recovered, Row
-from mediad.store.tables import calls, customers, recordings, transcribes, transcripts
+from mediad.store.tables import agents, calls, customers, recordings, transcribes, transcripts
 
 __all__ = ["Applied", "apply"]
 
@@ -40,7 +40,7 @@ async def apply(connection: AsyncConnection, facts: Iterable[Event]) -> Applied:
         ValueError, TypeError, KeyError: If one of them is not what a fact of its type is.
     """
     once = list({fact.event_id: fact for fact in facts}.values())
-    changes = Changes(await _read_statuses(connection, once))
+    changes = Changes(*await _read_calls(connection, once))
     for fact in once:
         changes.add(fact)
     await _write_calls(connection, changes)
@@ -53,19 +53,32 @@ async def apply(connection: AsyncConnection, facts: Iterable[Event]) -> Applied:
     await _execute(
         connection, _COUNTED_CALLS, [{"key": customer, "more": count} for customer, count in counts]
     )
+    await _count_agents_calls(connection, changes)
     return Applied(await events.append(connection, changes.events), changes.call_ids)
 
 
-async def _read_statuses(connection: AsyncConnection, facts: Sequence[Event]) -> dict[str, str]:
+async def _read_calls(
+    connection: AsyncConnection, facts: Sequence[Event]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the statuses of the calls that these facts change, and their agents."""
     of_calls = [fact for fact in facts if fact.type in _OF_CALLS]
     if not of_calls:
-        return {}
+        return {}, {}
     parameters = {
         "call_ids": sorted({fact.call_id for fact in of_calls}),
         "customer_ids": sorted({fact.customer_id for fact in of_calls}),
     }
-    rows = await connection.execute(_STATUSES, parameters)
-    return {row.id: row.status for row in rows}
+    rows = (await connection.execute(_STATUSES, parameters)).all()
+    agents_of = {row.id: row.agent_id for row in rows if row.agent_id is not None}
+    return {row.id: row.status for row in rows}, agents_of
+
+
+async def _count_agents_calls(connection: AsyncConnection, changes: Changes) -> None:
+    counts = [
+        {"key": agent_id, "of": customer_id, **count._asdict()}
+        for (customer_id, agent_id), count in sorted(changes.calls_by_agent.items())
+    ]
+    await _execute(connection, _COUNTED_AGENTS_CALLS, counts)
 
 
 async def _write_calls(connection: AsyncConnection, changes: Changes) -> None:
@@ -117,7 +130,7 @@ def _update(table: Table, *names: str, **values: Any) -> Update:
 
 
 _STATUSES = (
-    select(calls.c.id, calls.c.status)
+    select(calls.c.id, calls.c.status, calls.c.agent_id)
     .where(
         calls.c.id.in_(bindparam("call_ids", expanding=True)),
         calls.c.customer_id.in_(bindparam("customer_ids", expanding=True)),
@@ -157,4 +170,11 @@ _COUNTED_CALLS = (
     update(customers)
     .where(customers.c.id == bindparam("key"))
     .values(total_calls=customers.c.total_calls + bindparam("more"))
+)
+
+_COUNTED_AGENTS_CALLS = _update(
+    agents,
+    total_calls=agents.c.total_calls + bindparam("calls"),
+    completed_calls=agents.c.completed_calls + bindparam("completed"),
+    total_duration_ms=agents.c.total_duration_ms + bindparam("duration_ms"),
 )

@@ -21,7 +21,7 @@ from mediad.bus.events import Event
 from mediad.store.open_calls import RECOVERED
 from mediad.store.types import NEVER
 
-__all__ = ["ENDED", "Changes", "Recovered"]
+__all__ = ["ENDED", "AgentCalls", "Changes", "Recovered"]
 
 ENDED = frozenset(("completed", "failed", "no-answer", "busy", "canceled"))
 """What a call's status is when it is over."""
@@ -40,14 +40,23 @@ class Recovered(NamedTuple):
     """Its status before."""
 
 
+class AgentCalls(NamedTuple):
+    """What an agent's ended calls add to its figures."""
+
+    calls: int = 0
+    completed: int = 0
+    duration_ms: int = 0
+
+
 class Changes:
     """What facts change, in their order.
 
     Args:
         statuses: Of the calls that the database has, by their ids.
+        agents: The ids of these calls' agents, of those that have one.
     """
 
-    def __init__(self, statuses: Mapping[str, str]) -> None:
+    def __init__(self, statuses: Mapping[str, str], agents: Mapping[str, str] = {}) -> None:
         self.events: list[Event] = []
         """The facts that count."""
         self.new_calls: dict[str, Row] = {}
@@ -55,12 +64,15 @@ class Changes:
         self.ended_calls: list[Row] = []
         self.recovered: list[Recovered] = []
         self.calls_by_customer: Counter[str] = Counter()
+        self.calls_by_agent: dict[tuple[str, str], AgentCalls] = {}
+        """By customer and agent: calls that have ended."""
         self.transcribes: list[Row] = []
         self.done_transcribes: list[Row] = []
         self.transcripts: list[Row] = []
         self.recordings: list[Row] = []
         self.finished_recordings: list[Row] = []
         self._statuses = dict(statuses)
+        self._agents = dict(agents)
 
     @property
     def call_ids(self) -> set[str]:
@@ -107,6 +119,8 @@ class Changes:
         }
         self.calls_by_customer[fact.customer_id] += 1
         self._statuses[fact.call_id] = status
+        if data.get("agent_id") is not None:
+            self._agents[fact.call_id] = _text(data, "agent_id")
         return True
 
     def _call_updated(self, fact: Event) -> bool:
@@ -135,10 +149,11 @@ class Changes:
         status = _status(data)
         if status not in ENDED:
             raise ValueError(f"{status} is no status of a call that is over")
+        duration_ms = _milliseconds(data)
         end = {
             "status": status,
             "tm_hangup": fact.timestamp,
-            "duration_ms": _milliseconds(data),
+            "duration_ms": duration_ms,
             "hangup_by": _text(data, "hangup_by"),
             "hangup_cause": _text(data, "hangup_cause"),
             "counters": data.get("counters"),
@@ -156,7 +171,15 @@ class Changes:
             self.ended_calls.append(_key(fact) | end)
         if end["hangup_cause"] == RECOVERED:
             self.recovered.append(Recovered(fact, before))
+        if (agent_id := self._agents.get(fact.call_id)) is not None:
+            self._count(fact.customer_id, agent_id, status == "completed", duration_ms)
         return True
+
+    def _count(self, customer_id: str, agent_id: str, is_completed: bool, ms: int) -> None:
+        calls, completed, duration_ms = self.calls_by_agent.get((customer_id, agent_id), (0, 0, 0))
+        self.calls_by_agent[customer_id, agent_id] = AgentCalls(
+            calls + 1, completed + is_completed, duration_ms + ms
+        )
 
     def _dtmf_received(self, fact: Event) -> bool:
         return True  # its event is all that is kept of it

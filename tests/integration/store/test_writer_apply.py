@@ -16,7 +16,8 @@ from sqlalchemy import select
 from mediad import config
 from mediad.bus.events import Event
 from mediad.metrics import Metrics
-from mediad.store import tables
+from mediad.store import agents, tables
+from mediad.store.agents import AgentConfig, AgentFields
 from mediad.store.apply import Applied, apply
 from mediad.store.database import Database
 from tests.facts import CallFacts
@@ -114,6 +115,23 @@ async def test_recovered_call_is_in_the_audit_log(database: Database) -> None:
     assert rows["audits"] == [
         {"resource_id": call.call_id, "before_state": {"status": "in-progress"}}
     ]
+
+
+async def test_ended_calls_are_counted_for_their_agent_once(database: Database) -> None:
+    fields = AgentFields(name="a", config=AgentConfig(prompt="You are helpful."))
+    async with database.write() as connection:
+        ours = (await agents.create(connection, "ours", fields, None)).id
+    batches = []
+    for customer_id, status in (("ours", "completed"), ("ours", "failed"), ("other", "completed")):
+        call = CallFacts(customer_id=customer_id)
+        batches += [[call.created("ringing", agent_id=ours)], [call.digit(), call.hungup(status)]]
+    for batch in batches + batches:
+        await write(database, batch)
+    async with database.read() as connection:
+        agent = await agents.get(connection, "ours", ours)
+    assert agent is not None
+    assert (agent.total_calls, agent.completed_calls) == (2, 1)
+    assert agent.total_duration_ms == 4_000
 
 
 async def test_customers_have_numbers_of_their_own(database: Database) -> None:

@@ -4,8 +4,9 @@ import pytest
 
 from mediad.ai.connect import CallInfo
 from mediad.bus.bus import Bus
-from mediad.bus.events import Event
-from mediad.call.facts import Facts
+from mediad.bus.commands import Ended, Expect
+from mediad.bus.events import DEFAULT_CUSTOMER, Event
+from mediad.call.facts import Facts, tell_expected, tell_missing
 from mediad.line import Counters
 from mediad.metrics import Metrics
 from mediad.wire import rtvi
@@ -103,3 +104,28 @@ def test_token_is_told_live_and_kept_nowhere(bus: RecordingBus, facts: Facts) ->
     }
     assert awaited.data == {"agent_token": "secret"}
     assert not awaited.is_fact
+
+
+def test_every_event_names_the_calls_customer(bus: RecordingBus, facts: Facts) -> None:
+    ours = Facts(bus, CallInfo("2", customer_id="ours"))
+    for one in (facts, ours):
+        one.created()
+        one.arrived()
+        one.words("caller", "hello", final=True)
+        one.hung_up("caller", "normal_clearing", True, NO_COUNTERS)
+    customers = {event.call_id: event.customer_id for event in bus.published}
+    assert customers == {"1": DEFAULT_CUSTOMER, "2": "ours"}
+
+
+def test_registered_call_is_told_before_it_is_there(bus: RecordingBus) -> None:
+    call = Expect("ours", source="alice", agent_id="a", agent_config={"prompt": "p"})
+    tell_expected(bus, "1", call)
+    tell_missing(bus, "1", call, Ended("failed", "system", "no_user_response"))
+    created, hungup = bus.published
+    assert (created.type, created.customer_id, created.offset_s) == ("call_created", "ours", 0.0)
+    assert created.data["status"] == "ringing"
+    assert created.data["agent_config"] == {"prompt": "p"}
+    assert hungup.data["hangup_cause"] == "no_user_response"
+    assert (hungup.data["duration_s"], hungup.data["counters"]) == (0.0, {})
+    assert created.is_fact
+    assert hungup.is_fact

@@ -7,7 +7,7 @@ from datetime import datetime
 import pytest
 
 from mediad.bus.events import Event
-from mediad.store.changes import ENDED, Changes
+from mediad.store.changes import ENDED, AgentCalls, Changes
 from tests.facts import START, CallFacts
 
 
@@ -133,3 +133,24 @@ def naive(fact: Event) -> Event:
 def test_fact_that_is_none_is_an_error(fact: Event) -> None:
     with pytest.raises((ValueError, TypeError, KeyError)):
         changes([fact])
+
+
+def test_call_counts_for_its_agent_when_it_ends() -> None:
+    first, second = CallFacts("1"), CallFacts("2")
+    facts = [first.created(agent_id="a"), second.created(agent_id="a"), first.hungup()]
+    result = changes(facts)
+    assert result.calls_by_agent == {("default", "a"): AgentCalls(1, 1, 1_000)}
+    for fact in (second.hungup("failed"), second.hungup()):
+        result.add(fact)
+    assert result.calls_by_agent == {("default", "a"): AgentCalls(2, 1, 2_000)}
+
+
+def test_call_that_the_database_has_counts_for_its_agent() -> None:
+    end = CallFacts("c", "ours").hungup()
+    result = Changes({"c": "in-progress"}, {"c": "a"})
+    result.add(end)
+    assert result.calls_by_agent == {("ours", "a"): AgentCalls(1, 1, 0)}
+
+
+def test_call_without_an_agent_counts_for_none() -> None:
+    assert changes(CallFacts().whole()).calls_by_agent == {}

@@ -72,3 +72,13 @@ def test_ends_of_the_same_call_have_the_same_ids(words: int) -> None:
     ids = [event.event_id for event in end_of(first)]
     assert ids == [event.event_id for event in end_of(second)]
     assert len(set(ids)) == 2
+
+
+def test_registered_call_that_has_not_come_ends_once() -> None:
+    call = CallFacts("c-1", "customer-1")
+    is_open = follow([call.created("ringing")])
+    assert is_open is not None
+    (hungup,) = end_of(is_open)
+    assert (hungup.type, hungup.customer_id) == ("call_hungup", "customer-1")
+    assert hungup.data["duration_s"] == 0.0
+    assert follow([call.created("ringing"), hungup]) is None

@@ -1,0 +1,219 @@
+"""How a pipeline's agent speaks: text is cut into sentences, each is given to the TTS service at
+once, and what is played of it is followed. Called on the media loop; nothing waits.
+"""
+
+import time
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from mediad.ai.connect import CallInfo
+from mediad.ai.services.events import Failed, Times
+from mediad.ai.speaker import Speaker
+from mediad.call.shared import Shared
+from mediad.call.turn.answer import Answer
+from mediad.call.turn.heard import Heard
+from mediad.call.turn.sentences import Sentences
+from mediad.line import Line
+from mediad.wire.frames import BadFrame
+from mediad.wire.service import Role, Voice
+
+__all__ = ["Mouth", "MouthEvents"]
+
+_LINE_RATE_HZ = 8000
+
+
+class MouthEvents(Protocol):
+    """Who hears of it."""
+
+    def on_service_open(self, role: Role, connect_s: float) -> None: ...
+    def on_service_lost(self, role: Role, why: str) -> None: ...
+
+    def on_agent_spoke(self) -> None:
+        """The first audio of the call is there."""
+        ...
+
+    def on_reply_started(self, n: int) -> None:
+        """The first of it was handed to the caller."""
+        ...
+
+    def on_reply_finished(self, n: int, text: str) -> None:
+        """All of it was; or there was nothing to say, and the text is empty."""
+        ...
+
+    def on_reply_failed(self, n: int, failed: Failed) -> None:
+        """A sentence of it cannot be spoken."""
+        ...
+
+
+@dataclass(slots=True)
+class _Reply:
+    """What the agent says in one turn."""
+
+    n: int
+    cutter: Sentences
+    answer: Answer = field(default_factory=Answer)
+    sentences: list[str] = field(default_factory=list)
+    is_started: bool = False
+
+
+class Mouth:
+    """One call's. `run` it in a task of the call, `tick` it every 20 ms."""
+
+    def __init__(
+        self,
+        shared: Shared,
+        call: CallInfo,
+        voice: Voice,
+        line: Line,
+        events: MouthEvents,
+    ) -> None:
+        self._metrics = shared.metrics
+        self._fallback_frame = shared.fallback_frame
+        self._language = voice.language
+        self._line = line
+        self._events = events
+        self._speaker = Speaker(
+            shared.speech, shared.services.tts, call, voice, _LINE_RATE_HZ, self
+        )
+        self._reply: _Reply | None = None
+        # What is being spoken, by the number it was asked with: each sentence has its own.
+        self._speaking: dict[int, _Reply] = {}
+        self._n = 0
+        self._has_spoken = False
+        self.is_muted = False
+        """Whether nothing that comes is played."""
+        line.keep_played()
+
+    async def run(self) -> None:
+        """Keep the call linked to a TTS service, until it is cancelled.
+
+        Raises:
+            AgentUnavailable: As `Speaker.run`.
+        """
+        await self._speaker.run()
+
+    def close(self) -> None:
+        """Speak no more."""
+        self._speaker.close()
+        self._reply = None
+        self._speaking.clear()
+
+    async def closed(self) -> None:
+        """Wait, not for long, until the service has answered `close`."""
+        await self._speaker.closed()
+
+    # What is to be said
+
+    def begin(self, n: int) -> None:
+        """Begin the reply of a turn; it is yet to be written."""
+        self._reply = _Reply(n, Sentences(self._language))
+
+    def write(self, n: int, delta: str) -> None:
+        """Take more of its text."""
+        reply = self._reply
+        if reply is not None and reply.n == n:
+            for sentence in reply.cutter.add(delta):
+                self._speak(reply, sentence)
+
+    def end(self, n: int) -> None:
+        """All of its text was written."""
+        reply = self._reply
+        if reply is not None and reply.n == n:
+            for sentence in reply.cutter.finish():
+                self._speak(reply, sentence)
+            reply.answer.end()
+
+    def say(self, n: int, text: str) -> None:
+        """Say a text as the reply of a turn; with one under way in it, after that."""
+        reply = self._reply
+        if reply is None or reply.n != n:
+            reply = self._reply = _Reply(n, Sentences(self._language))
+            reply.answer.end()
+        self._speak(reply, text)
+
+    def play_fallback(self, n: int) -> None:
+        """Let the caller hear, as the reply of a turn, that something is wrong."""
+        self._reply = reply = _Reply(n, Sentences(self._language))
+        start_s = self._line.queued_s
+        self._line.receive_agent(self._fallback_frame, time.monotonic())
+        self._n += 1
+        reply.answer.add(self._n, "")
+        reply.answer.on_audio(self._n, start_s, self._line.queued_s)
+        reply.answer.on_done(self._n)
+        reply.answer.end()
+
+    def cancel(self) -> Heard | None:
+        """Say nothing more; return what was heard of the reply, if there is one. What is queued is
+        yet to be flushed.
+        """
+        self._speaker.cancel(self._n)
+        self._speaking.clear()
+        reply, self._reply = self._reply, None
+        return reply.answer.heard(self._line.played_s) if reply is not None else None
+
+    def _speak(self, reply: _Reply, sentence: str) -> None:
+        self._n += 1
+        self._speaking[self._n] = reply
+        reply.answer.add(self._n, sentence)
+        reply.sentences.append(sentence)
+        self._speaker.speak(self._n, sentence)
+
+    # What is played
+
+    def tick(self) -> None:
+        """Look what was played by now."""
+        reply = self._reply
+        if reply is None:
+            return
+        played_s = self._line.played_s
+        if not reply.is_started and reply.answer.has_started(played_s):
+            reply.is_started = True
+            self._events.on_reply_started(reply.n)
+        if reply is self._reply and reply.answer.has_finished(played_s):
+            self._reply = None
+            text = " ".join(reply.sentences) if reply.is_started else ""
+            self._events.on_reply_finished(reply.n, text)
+
+    # From the TTS service
+
+    def on_service_open(self, role: Role, connect_s: float) -> None:
+        """It is there."""
+        self._events.on_service_open(role, connect_s)
+
+    def on_service_lost(self, role: Role, why: str) -> None:
+        """It is given up."""
+        self._events.on_service_lost(role, why)
+
+    def on_audio(self, n: int, message: bytes) -> None:
+        """A sentence's audio comes."""
+        reply = self._speaking.get(n)
+        if reply is None:
+            return
+        if not self._has_spoken:
+            self._has_spoken = True
+            self._events.on_agent_spoke()
+        start_s = self._line.queued_s
+        if not self.is_muted:
+            frame = self._line.receive_agent(message, time.monotonic())
+            if isinstance(frame, BadFrame):
+                self._metrics.bad_audio.labels(frame.reason).inc()
+        reply.answer.on_audio(n, start_s, self._line.queued_s)
+
+    def on_word(self, n: int, text: str, offset_ms: int) -> None:
+        """Where in its audio a word begins."""
+        if (reply := self._speaking.get(n)) is not None:
+            reply.answer.on_word(n, text, offset_ms / 1000)
+
+    def on_tts_done(self, n: int, times: Times) -> None:
+        """A sentence's audio is complete."""
+        reply = self._speaking.pop(n, None)
+        if reply is not None:
+            reply.answer.on_done(n)
+            if times.first_at is not None and not reply.is_started:
+                self._metrics.audio_time.observe(times.first_at - times.head_at)
+
+    def on_failed(self, failed: Failed) -> None:
+        """A sentence cannot be spoken, or not to its end."""
+        reply = self._speaking.pop(failed.n, None)
+        if reply is not None:
+            self._events.on_reply_failed(reply.n, failed)

@@ -1,0 +1,48 @@
+"""What is counted of the turns of all pipelines. One `PipelineMetrics` in a process."""
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+__all__ = ["PipelineMetrics"]
+
+_BUCKETS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
+
+
+class PipelineMetrics:
+    """The counters and histograms of turns."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def histogram(name: str, help: str) -> Histogram:
+            return Histogram(f"mediad_turn_{name}", help, buckets=_BUCKETS, registry=registry)
+
+        self.transcript_time = histogram(
+            "transcript_seconds", "From the end of the caller's turn to its final transcript"
+        )
+        self.token_time = histogram(
+            "token_seconds", "From the final transcript to the language model's first words"
+        )
+        self.audio_time = histogram(
+            "audio_seconds", "From the first sentence to the first of its audio"
+        )
+        self.latency = histogram(
+            "latency_seconds", "From the end of the caller's turn to the first frame of the answer"
+        )
+        self.turns = Counter("mediad_turns", "Turns, by how they ended", ["how"], registry=registry)
+        self.false_barge_ins = Counter(
+            "mediad_false_barge_ins",
+            "Noises over the agent, after which it went on",
+            registry=registry,
+        )
+        self.fallbacks = Counter(
+            "mediad_fallbacks", "Turns that a service failed, by which", ["role"], registry=registry
+        )
+        self.gate_alone = Counter(
+            "mediad_voices_unconfirmed",
+            "Times the gate alone found a voice: there is no model, or it had no time",
+            registry=registry,
+        )
+        self.bad_audio = Counter(
+            "mediad_tts_bad_frames",
+            "Audio of TTS services that cannot be played",
+            ["reason"],
+            registry=registry,
+        )
