@@ -36,6 +36,7 @@ class _Commands(click.Group):
         "call": "mediad.call_command",
         "demo": "mediad.demo.command",
         "journal": "mediad.store.journal_command",
+        "keys": "mediad.store.keys_command",
         "migrate": "mediad.store.migrate_command",
         "warm": "mediad.warm_command",
     }

@@ -182,12 +182,16 @@ class AudioSocket(_Table):
 
 
 class Http(_Table):
-    """The HTTP port: /metrics, /healthz, /readyz."""
+    """The HTTP port: the API, /metrics, /healthz, /readyz."""
 
     host: Host = "127.0.0.1"
     """Address to bind."""
     port: Port = 8080
     """TCP port; 0 takes a free one."""
+    max_requests_per_minute: Annotated[int, Field(ge=0)] = 6000
+    """Requests a minute with one access key; one more gets 429. 0 is no limit."""
+    max_running: Annotated[int, Field(ge=1, le=10_000)] = 64
+    """Requests of the API at work at once; 100 more wait, and what comes then gets 503."""
 
 
 class Ai(_Table):

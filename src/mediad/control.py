@@ -11,17 +11,22 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from mediad.api.http import HttpServer, make_app
+from mediad.api.services import Services
 from mediad.bus.bus import Bus
+from mediad.bus.commands import Commands
 from mediad.cache import open_cache
+from mediad.cache.speech import SpeechCache
 from mediad.config import Settings
 from mediad.errors import DatabaseUnavailable
 from mediad.loop_thread import LoopThread
 from mediad.metrics import Metrics
 from mediad.store.cached import CachedReads
 from mediad.store.database import Database
+from mediad.store.first_key import make_first_key
 from mediad.store.journal import Journal
 from mediad.store.sessions import Sessions
 from mediad.store.writer import Writer
+from mediad.webhooks.delivery import Deliverer
 
 __all__ = ["Control"]
 
@@ -30,6 +35,8 @@ logger = logging.getLogger(__name__)
 _CHECK_S = 10.0
 _DRAIN_S = 5.0  # for the last facts to reach the database; they are safe in the journal anyway
 
+_WEBHOOKS_S = 2.0  # for requests that run; what is cut off is sent again after the next start
+
 
 class Control:
     """Everything that is not media. `start` and `stop` it from the media loop.
@@ -37,7 +44,9 @@ class Control:
     Args:
         settings: All of them.
         bus: Where facts come from and durable events go to.
+        commands: The way to live calls.
         journal: Where facts wait; it is open while this runs.
+        speech_cache: Gets the cache, for calls.
         metrics: Where this counts, and what /metrics shows.
         readiness: What keeps mediad from taking calls, as part → reason; empty when it is ready.
     """
@@ -46,13 +55,17 @@ class Control:
         self,
         settings: Settings,
         bus: Bus,
+        commands: Commands,
         journal: Journal,
+        speech_cache: SpeechCache,
         metrics: Metrics,
         readiness: Callable[[], Mapping[str, str]],
     ) -> None:
         self._settings = settings
         self._bus = bus
+        self._commands = commands
         self._journal = journal
+        self._speech_cache = speech_cache
         self._metrics = metrics
         self._readiness = readiness
         self._thread = LoopThread("mediad-control")
@@ -85,6 +98,8 @@ class Control:
         parts, settings, metrics = self._parts, self._settings, self._metrics
         self._cache = open_cache(settings.redis, settings.cache, metrics)
         parts.push_async_callback(self._cache.close)
+        self._speech_cache.open(self._cache)
+        parts.push_async_callback(self._speech_cache.close)
         self._database = Database(settings.database, metrics)
         parts.push_async_callback(self._database.close)
         reads = CachedReads(self._cache, self._database)
@@ -92,13 +107,28 @@ class Control:
         self._writer = Writer(
             self._journal, self._database, reads.invalidate, self._bus.announce, metrics
         )
-        http = HttpServer(settings.http, make_app(metrics.registry, self._readiness, self._health))
+        app = make_app(metrics.registry, self._readiness, self._health)
+        app.state.services = Services(
+            settings=settings,
+            bus=self._bus,
+            commands=self._commands,
+            metrics=metrics,
+            database=self._database,
+            reads=reads,
+            sessions=sessions,
+            readiness=self._readiness,
+            health=self._health,
+        )
+        http = HttpServer(settings.http, app)
         parts.push_async_callback(http.stop)
         address = await http.start()
         await self._open_database()
         self._run("sessions", sessions.run())
         parts.push_async_callback(sessions.drain, _DRAIN_S)
         self._run("database", self._watch_database())
+        webhooks = Deliverer(settings.webhooks, self._database, self._bus, metrics)
+        self._run("webhooks", webhooks.run())
+        parts.push_async_callback(webhooks.drain, _WEBHOOKS_S)
         self._run("writer", self._writer.run())
         parts.push_async_callback(self._drain_writer)
         return address
@@ -110,9 +140,18 @@ class Control:
     async def _open_database(self) -> None:
         try:
             await self._database.open()
+            if self._settings.database.url is None:
+                await self._make_first_key()
         except DatabaseUnavailable as exc:
             # Calls do not need it, and what happens on them is safe in the journal.
             logger.warning("the database does not answer: %s; facts wait in the journal", exc)
+
+    async def _make_first_key(self) -> None:
+        directory = self._settings.database.state_directory
+        try:
+            await make_first_key(self._database, directory)
+        except OSError as exc:
+            logger.warning("no first access key: %s; see `mediad keys`", exc)
 
     async def _watch_database(self) -> None:
         """Know whether it answers, also while nothing happens."""

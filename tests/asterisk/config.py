@@ -23,7 +23,7 @@ _MODULES = """
     codec_a_mu codec_alaw codec_g722 codec_resample codec_ulaw
     format_pcm format_sln format_wav
     func_callerid func_channel func_curl func_global func_hangupcause func_logic func_shell
-    func_strings func_uuid
+    func_strings func_uri func_uuid
     pbx_config
     res_ari res_ari_applications res_ari_asterisk res_ari_bridges res_ari_channels
     res_ari_device_states res_ari_endpoints res_ari_events res_ari_model res_ari_playbacks

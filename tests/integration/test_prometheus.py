@@ -176,6 +176,10 @@ HEALTHY = {
     "mediad_journal_oldest_seconds": "0.1x30",
     'mediad_journal_refused_facts_total{reason="full"}': "0x30",
     "mediad_writer_rejected_facts_total": "0x30",
+    "mediad_webhook_oldest_seconds": "2x30",
+    'mediad_webhook_attempts_total{outcome="dead"}': "0x30",
+    'mediad_webhook_attempt_seconds_bucket{le="0.5"}': "0+100x30",
+    'mediad_webhook_attempt_seconds_bucket{le="+Inf"}': "0+100x30",
 }
 
 # Each alert with what makes it fire, beside what is healthy.
@@ -205,6 +209,12 @@ FAULTS = {
     "MediadFactsWait": {"mediad_journal_oldest_seconds": "0+60x30"},
     "MediadFactsLost": {'mediad_journal_refused_facts_total{reason="full"}': "0+1x30"},
     "MediadFactsRejected": {"mediad_writer_rejected_facts_total": "0+1x30"},
+    "MediadWebhooksWait": {"mediad_webhook_oldest_seconds": "0+120x30"},
+    "MediadWebhooksDead": {'mediad_webhook_attempts_total{outcome="dead"}': "0+1x30"},
+    "MediadWebhooksSlow": {
+        'mediad_webhook_attempt_seconds_bucket{le="0.5"}': "0+80x30",
+        'mediad_webhook_attempt_seconds_bucket{le="10.0"}': "0+100x30",
+    },
 }
 
 

@@ -101,6 +101,11 @@ def test_every_setting_is_explained_in_the_code() -> None:
         ("[audiosocket]\nuuid_timeout_s = 0", "[audiosocket] uuid_timeout_s: "),
         ("[ai]\nunavailable_prompt = '/nowhere.wav'", "unavailable_prompt: /nowhere.wav cannot"),
         ("[ai]\nca_file = '/nowhere.pem'", "[ai] ca_file: /nowhere.pem cannot be read"),
+        ("[stt]\nurl = []", "[stt] url: needs at least one address"),
+        ("[llm]\nurl = ['http://llm']", "[llm] url: 'http://llm' is no ws:// or wss:// address"),
+        ("[tts]\nheaders = {'a b' = ''}", "[tts] headers: 'a b' is no name of a header"),
+        ("[tts]\nrate = 9", "[tts] rate: "),
+        ("[pipeline]\nfallback_prompt = '/nowhere.wav'", "fallback_prompt: /nowhere.wav cannot"),
         ("[log]\nlevel = 'loud'", "[log] level: "),
     ],
 )

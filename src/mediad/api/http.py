@@ -1,20 +1,63 @@
-"""The HTTP port: /metrics, /healthz (the process lives), /readyz (it takes calls)."""
+"""The HTTP port: the API under /v1, /metrics, /healthz (the process lives), /readyz (it takes
+calls).
+"""
 
 import asyncio
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 import mediad
+from mediad.api import (
+    accesskeys,
+    agents,
+    audit_logs,
+    calls,
+    customers,
+    dialplan,
+    events,
+    flows,
+    me,
+    numbers,
+    recordings,
+    transcribes,
+    transcripts,
+    webhook_deliveries,
+    webhooks,
+)
+from mediad.api.errors import ErrorBody, register_errors
+from mediad.api.limits import Admission, BodyLimit, RateHeaders
 from mediad.config import Http
 
 __all__ = ["HttpServer", "make_app"]
 
 _SHUTDOWN_S = 2
+
+_RESOURCES = (
+    me,
+    customers,
+    accesskeys,
+    agents,
+    numbers,
+    flows,
+    calls,
+    dialplan,
+    transcribes,
+    transcripts,
+    recordings,
+    webhooks,
+    webhook_deliveries,
+    audit_logs,
+    events,
+)
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorBody} for status in (400, 401, 403, 413, 422, 429, 500, 503)
+}
 
 
 def make_app(
@@ -22,7 +65,7 @@ def make_app(
     readiness: Callable[[], Mapping[str, str]],
     health: Callable[[], Mapping[str, str]],
 ) -> FastAPI:
-    """Return the application.
+    """Return the application. Its ``state.services`` is set before the first request.
 
     Args:
         registry: What /metrics shows.
@@ -30,6 +73,11 @@ def make_app(
         health: What does not work as it should, as part → reason; calls may go on without it.
     """
     app = FastAPI(title="mediad", version=mediad.__version__)
+    register_errors(app)
+    for resource in _RESOURCES:
+        app.include_router(resource.router, prefix="/v1", responses=_ERRORS)
+    for middleware in (BodyLimit, RateHeaders, Admission):  # the last is the outermost
+        app.add_middleware(middleware)
 
     @app.get("/healthz", summary="Whether the process lives, and what of it does not work")
     async def healthz() -> dict[str, object]:
@@ -63,6 +111,7 @@ class HttpServer:
 
     def __init__(self, settings: Http, app: FastAPI) -> None:
         self._settings = settings
+        self._app = app
         config = uvicorn.Config(
             app,
             log_config=None,
@@ -90,6 +139,7 @@ class HttpServer:
 
     async def stop(self) -> None:
         """Answer what was asked, then stop."""
+        await events.close_connections(self._app)
         self._server.should_exit = True
         if self._task is not None:
             await self._task

@@ -57,6 +57,19 @@ class Subscription:
         self._is_waking = False
         self._wake.set()
 
+    async def wait(self) -> None:
+        """Wait until there is something to `take`, or it is cut off."""
+        while not self._events and not self.cut_off:
+            self._wake.clear()
+            await self._wake.wait()
+
+    def take(self) -> list[Event]:
+        """Return the events that wait."""
+        events = list(self._events)
+        for _ in events:
+            self._events.popleft()  # not clear(): another thread may append
+        return events
+
     async def __aiter__(self) -> AsyncIterator[Event]:
         while self._events or not self.cut_off:
             while self._events:

@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mediad.store import rows
+from mediad.store.pages import DEFAULT_LIMIT, Page, Position, newest_first, page_of
 from mediad.store.rows import Fields, Row
 from mediad.store.tables import customers
-from mediad.store.types import new_id
+from mediad.store.types import NEVER, new_id
 
-__all__ = ["Customer", "CustomerFields", "create", "delete", "get", "update"]
+__all__ = ["Customer", "CustomerFields", "create", "delete", "get", "list_customers", "update"]
 
 
 class CustomerFields(Fields):
@@ -44,6 +46,23 @@ async def create(
 async def get(connection: AsyncConnection, customer_id: str) -> Customer | None:
     """Return a customer."""
     return await rows.find(connection, customers, Customer, customer_id, customer_id)
+
+
+async def list_customers(
+    connection: AsyncConnection, *, token: str | None = None, limit: int = DEFAULT_LIMIT
+) -> Page[Customer]:
+    """List all customers, newest first.
+
+    Raises:
+        ValueError: If the token or the limit is wrong.
+    """
+    columns = [customers.c[name] for name in Customer.model_fields]
+    query = select(*columns).where(customers.c.tm_delete == NEVER)
+    query = newest_first(query, customers.c.tm_create, customers.c.id, token, limit)
+    found = [
+        Customer.model_validate(dict(row)) for row in (await connection.execute(query)).mappings()
+    ]
+    return page_of(found, limit, lambda row: Position.at(row.tm_create, row.id))
 
 
 async def update(

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from mediad.bus.events import Event
 from mediad.store.tables import event_sequences, events
 
-__all__ = ["after", "append"]
+__all__ = ["after", "append", "read"]
 
 _MICROSECONDS = 1_000_000
 
@@ -54,7 +54,7 @@ async def after(
 ) -> list[Event]:
     """Return the customer's events after a number, in order."""
     query = after_query(customer_id, sequence, limit)
-    return [_event(row) for row in (await connection.execute(query)).mappings()]
+    return [read(row) for row in (await connection.execute(query)).mappings()]
 
 
 def after_query(customer_id: str, sequence: int, limit: int) -> Select[Any]:
@@ -112,7 +112,8 @@ def _row(event: Event) -> dict[str, Any]:
     }
 
 
-def _event(row: Mapping[Any, Any]) -> Event:
+def read(row: Mapping[Any, Any]) -> Event:
+    """Return the event of a row."""
     return Event(
         type=row["type"],
         call_id=row["call_id"],

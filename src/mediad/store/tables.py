@@ -20,6 +20,7 @@ from mediad.store.types import NEVER, Id, Json, LongText, UtcDateTime
 
 __all__ = [
     "TABLES",
+    "accesskeys",
     "agents",
     "audit_logs",
     "calls",
@@ -32,6 +33,8 @@ __all__ = [
     "recordings",
     "transcribes",
     "transcripts",
+    "webhook_deliveries",
+    "webhooks",
 ]
 
 metadata = MetaData()
@@ -294,6 +297,67 @@ audit_logs = _table(
     Index("idx_audit_logs_customer", "customer_id", "tm_create", "id"),
     Index("idx_audit_logs_resource", "resource_id", "tm_create"),
     Index("idx_audit_logs_tm_create", "tm_create"),
+)
+
+webhooks = _table(
+    "webhooks",
+    _id(),
+    _customer_id(),
+    _name(),
+    _detail(),
+    _status(),
+    Column("url", String(2000), nullable=False),
+    Column("events", Json(), nullable=False),  # types that are told; an empty list is all
+    Column("secret", String(100), nullable=False),
+    Column("old_secret", String(100)),  # signs, too, until
+    Column("tm_old_secret", UtcDateTime()),
+    Column("last_sequence", BigInteger, nullable=False),  # deliveries are made of what is after it
+    *_times(),
+    _list_index("webhooks"),
+    _status_index("webhooks"),
+    *_time_indexes("webhooks"),
+)
+
+webhook_deliveries = _table(
+    "webhook_deliveries",
+    _id(),
+    _customer_id(),
+    _status(),  # pending, delivered, dead
+    Column("webhook_id", Id(), nullable=False),
+    Column("event_id", Id(), nullable=False),
+    Column("event_type", String(50), nullable=False),
+    Column("call_id", Id(), nullable=False),
+    Column("sequence", BigInteger, nullable=False),  # of the event
+    Column("attempts", BigInteger, nullable=False),  # since it was made, or made again by hand
+    Column("attempt_log", Json(), nullable=False),
+    Column("tm_next", UtcDateTime(), nullable=False),  # of the next attempt, while it is pending
+    *_times(),
+    Index("uq_webhook_deliveries_event", "webhook_id", "event_id", unique=True),
+    # What an endpoint is due, and whether something of the same call is before it.
+    Index("idx_webhook_deliveries_due", "webhook_id", "status", "tm_next", "sequence"),
+    Index("idx_webhook_deliveries_call", "webhook_id", "call_id", "status", "sequence"),
+    _list_index("webhook_deliveries"),
+    _list_index("webhook_deliveries", "status"),
+    _list_index("webhook_deliveries", "webhook_id", name="customer_webhook"),
+    _status_index("webhook_deliveries"),
+    *_time_indexes("webhook_deliveries"),
+)
+
+accesskeys = _table(
+    "accesskeys",
+    _id(),
+    _customer_id(),
+    _name(),
+    Column("role", String(20), nullable=False),
+    Column("key_hash", String(64), nullable=False),  # SHA-256, in hex
+    Column("prefix", String(16), nullable=False),  # how the key begins
+    Column("allowed_ips", Json()),
+    Column("tm_expire", UtcDateTime()),
+    *_times(),
+    # Alone, without tm_delete: no two keys are the same, and requests find them by it.
+    Index("uq_accesskeys_key_hash", "key_hash", unique=True),
+    _list_index("accesskeys"),
+    *_time_indexes("accesskeys"),
 )
 
 TABLES = tuple(metadata.tables.values())

@@ -30,8 +30,8 @@ SECOND = '''"""Give agents a colour."""
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "0004"
+down_revision = "0003"
 
 
 def upgrade() -> None:
@@ -68,7 +68,7 @@ def newer_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A mediad that has a second migration."""
     directory = tmp_path / "migrations"
     shutil.copytree(schema._DIRECTORY, directory)
-    (directory / "versions" / "0002_colour.py").write_text(SECOND)
+    (directory / "versions" / "0004_colour.py").write_text(SECOND)
     monkeypatch.setattr(schema, "_DIRECTORY", directory)
 
 
@@ -121,13 +121,13 @@ async def test_a_database_that_is_newer(settings: config.Database) -> None:
         with pytest.raises(SchemaError, match=r"version 9999, which is newer .* `mediad migrate`"):
             await open_and_close(settings)
     finally:
-        await execute(settings, "UPDATE alembic_version SET version_num = '0001'")
+        await execute(settings, "UPDATE alembic_version SET version_num = '0003'")
 
 
 @pytest.mark.usefixtures("newer_code")
 async def test_a_server_that_is_older(mariadb_url: str) -> None:
     settings = config.Database.model_validate({"url": mariadb_url})
-    with pytest.raises(SchemaError, match=r"version 0001, .* needs 0002; run `mediad migrate`"):
+    with pytest.raises(SchemaError, match=r"version 0003, .* needs 0004; run `mediad migrate`"):
         await open_and_close(settings)
 
 
@@ -136,18 +136,18 @@ async def test_the_embedded_database_migrates_itself(
 ) -> None:
     settings = config.Database(directory=tmp_path)
     await open_and_close(settings)
-    assert await execute(settings, "SELECT version_num FROM alembic_version") == [("0001",)]
+    assert await execute(settings, "SELECT version_num FROM alembic_version") == [("0003",)]
     request.getfixturevalue("newer_code")
     await open_and_close(settings)
-    assert await execute(settings, "SELECT version_num FROM alembic_version") == [("0002",)]
+    assert await execute(settings, "SELECT version_num FROM alembic_version") == [("0004",)]
     assert await execute(settings, "SELECT colour FROM agents") == []
 
 
 async def test_an_embedded_migration_that_fails_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, newer_code: None
 ) -> None:
-    (schema._DIRECTORY / "versions" / "0003.py").write_text(
-        SECOND.replace("0002", "0003").replace("0001", "0002")  # the same column again
+    (schema._DIRECTORY / "versions" / "0005.py").write_text(
+        SECOND.replace("0004", "0005").replace("0003", "0004")  # the same column again
     )
     settings = config.Database(directory=tmp_path)
     with pytest.raises(Exception, match="duplicate column name"):
@@ -183,9 +183,9 @@ def test_migrate_makes_the_tables_and_says_so(empty: config.Database) -> None:
     assert "no tables of mediad; run `mediad migrate`" in checked.output
     first = run(empty)
     assert first.exit_code == 0, first.output
-    assert "version none, 0001 is needed\n0001 Make the first tables" in first.output
+    assert "version none, 0003 is needed\n0001 Make the first tables" in first.output
     assert first.output.endswith("s)\ndone\n")
-    assert run(empty).output.endswith("version 0001, 0001 is needed\nnothing to do\n")
+    assert run(empty).output.endswith("version 0003, 0003 is needed\nnothing to do\n")
     checked = run(empty, "--check")
     assert (checked.exit_code, checked.output.endswith(": nothing to do\n")) == (0, True)
     assert "pass" not in first.output + checked.output
@@ -215,12 +215,12 @@ def test_migrate_will_not_touch_a_newer_database(empty: config.Database) -> None
 
 @pytest.mark.usefixtures("newer_code")
 def test_a_step_that_fails_is_named(empty: config.Database) -> None:
-    (schema._DIRECTORY / "versions" / "0003.py").write_text(
-        SECOND.replace("0002", "0003").replace("0001", "0002")
+    (schema._DIRECTORY / "versions" / "0005.py").write_text(
+        SECOND.replace("0004", "0005").replace("0003", "0004")
     )
     result = run(empty)
     assert result.exit_code == 1
-    assert "0002 Give agents a colour" in result.output
+    assert "0004 Give agents a colour" in result.output
     assert "stopped: " in result.output
     assert "uplicate column name" in result.output
 

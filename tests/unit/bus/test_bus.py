@@ -178,3 +178,20 @@ def test_events_are_counted_by_type(bus: Bus, metrics: Metrics) -> None:
     count = metrics.registry.get_sample_value
     assert count("mediad_events_total", {"type": "speaking"}) == 2
     assert count("mediad_events_total", {"type": "dtmf_received"}) == 1
+
+
+async def test_what_waits_can_be_taken_at_once(bus: Bus) -> None:
+    with bus.subscribe(durable=True) as subscription:
+        waiting = asyncio.create_task(subscription.wait())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        for number in range(3):
+            bus.announce(durable(number))
+        await asyncio.wait_for(waiting, 5)
+        assert [event.sequence for event in subscription.take()] == [0, 1, 2]
+        assert subscription.take() == []
+        for number in range(MAX_DURABLE + 1):
+            bus.announce(durable(number))
+        subscription.take()
+        await asyncio.wait_for(subscription.wait(), 5)  # it is cut off
+        assert subscription.cut_off

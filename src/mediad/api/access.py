@@ -1,0 +1,152 @@
+"""Who asks, and what they may do. Every endpoint under /v1 names the role it needs by the type of
+its first argument: `Viewer`, `Operator`, `Admin` or `Root`.
+"""
+
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from typing import Annotated
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from mediad.api.errors import ApiError
+from mediad.api.limits import Rate, now_s
+from mediad.api.services import Services
+from mediad.store.accesskeys import AccessKey, Role
+
+__all__ = [
+    "CUSTOMER_HEADER",
+    "Access",
+    "Admin",
+    "Operator",
+    "Role",
+    "Root",
+    "Viewer",
+    "authenticate",
+    "check_role",
+]
+
+_RANKS: dict[Role, int] = {"viewer": 0, "operator": 1, "admin": 2, "root": 3}
+"""Each may do what those before it may.
+
+    viewer      read what the customer has
+    operator    and have a say in calls: register, hang up, speak, redeliver
+    admin       and change agents, numbers, flows, webhooks and access keys
+    root        and make, change and delete customers, and act for any of them
+"""
+
+CUSTOMER_HEADER = "X-Mediad-Customer"
+
+_MAX_KEY = 200
+_MAX_FAILURES = 20  # a minute, from one address
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who asks, once the access key was found good."""
+
+    customer_id: str
+    """Whose things are meant: every query is about this customer."""
+    key_id: str
+    """The access key; it is the actor of the audit log."""
+    role: Role
+
+
+async def authenticate(connection: HTTPConnection) -> Access:
+    """Return who asks, of a request or of a WebSocket's handshake.
+
+    Raises:
+        ApiError: 401 without a good key, 403 from an address that the key does not allow, 429 when
+            it asks too often.
+        DatabaseUnavailable: If the key cannot be looked up.
+    """
+    services: Services = connection.app.state.services
+    address = connection.client.host if connection.client else ""
+    row = await _find(services, connection, address)
+    if not _is_allowed(row, address):
+        raise ApiError(403, "forbidden", "the access key may not be used from this address")
+    if limit := services.settings.http.max_requests_per_minute:
+        rate = services.keys.requests.add(row.id, limit, now_s())
+        connection.state.rate = rate
+        if rate.remaining < 0:
+            raise _too_often("rate_limited", f"{limit} requests a minute are the most", rate)
+    return Access(await _customer_of(services, connection, row), row.id, row.role)
+
+
+def check_role(access: Access, role: Role) -> None:
+    """Make sure that somebody may do what this role may.
+
+    Raises:
+        ApiError: 403 if not.
+    """
+    if _RANKS[access.role] < _RANKS[role]:
+        raise ApiError(403, "forbidden", f"this needs an access key of the role {role}")
+
+
+async def _find(services: Services, connection: HTTPConnection, address: str) -> AccessKey:
+    key = _key_of(connection)
+    keys = services.keys
+    if key is not None and (row := keys.known(key)):
+        return row
+    rate = keys.failures.add(address, _MAX_FAILURES, now_s(), amount=0)
+    if rate.remaining <= 0:
+        raise _too_often("too_many_failures", "too many requests without a good key", rate)
+    if key is not None:
+        if row := await keys.look_up(services.database, key):
+            return row
+        keys.failures.add(address, _MAX_FAILURES, now_s())
+    raise ApiError(
+        401,
+        "unauthorized",
+        "this needs a good access key, as Authorization: Bearer <key> or AccessKey: <key>",
+        headers={"WWW-Authenticate": "Bearer"},
+    )
+
+
+def _key_of(connection: HTTPConnection) -> str | None:
+    scheme, _, key = connection.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        key = connection.headers.get("accesskey", "")
+    key = key.strip()
+    return key if 0 < len(key) <= _MAX_KEY else None
+
+
+def _is_allowed(row: AccessKey, address: str) -> bool:
+    if row.allowed_ips is None:
+        return True
+    try:
+        ip = ip_address(address)
+    except ValueError:  # a Unix socket has none
+        return False
+    ip = getattr(ip, "ipv4_mapped", None) or ip
+    return any(ip in ip_network(network) for network in row.allowed_ips)
+
+
+async def _customer_of(services: Services, connection: HTTPConnection, row: AccessKey) -> str:
+    wanted = connection.headers.get(CUSTOMER_HEADER)
+    if wanted is None or wanted == row.customer_id:
+        return row.customer_id
+    if row.role != "root":
+        raise ApiError(403, "forbidden", "only root acts for other customers")
+    if len(wanted) > 36 or not await services.keys.has_customer(services.database, wanted):
+        raise ApiError(403, "no_such_customer", "there is no customer to act for by this id")
+    return wanted
+
+
+def _too_often(reason: str, message: str, rate: Rate) -> ApiError:
+    return ApiError(429, reason, message, headers={"Retry-After": str(rate.reset_s)})
+
+
+def _needs(role: Role) -> object:
+    async def check(connection: HTTPConnection) -> Access:
+        access = await authenticate(connection)
+        check_role(access, role)
+        return access
+
+    return Depends(check)
+
+
+Viewer = Annotated[Access, _needs("viewer")]
+Operator = Annotated[Access, _needs("operator")]
+Admin = Annotated[Access, _needs("admin")]
+Root = Annotated[Access, _needs("root")]

@@ -1,0 +1,115 @@
+"""What the API answers when it cannot do what it was asked: ``{"error": {"reason", "message",
+"details"}}``, with a reason for programs and a message for people.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, JsonValue
+from starlette.exceptions import HTTPException
+
+from mediad.errors import DatabaseUnavailable
+
+__all__ = ["ApiError", "ErrorBody", "invalid", "not_found", "register_errors"]
+
+
+_REASONS = {404: "not_found", 405: "method_not_allowed"}
+_MAX_ERRORS = 100
+
+
+class ErrorDetails(BaseModel):
+    """What went wrong."""
+
+    reason: str
+    """A word for programs, as not_found."""
+    message: str
+    """A sentence for people."""
+    details: dict[str, JsonValue] = {}
+
+
+class ErrorBody(BaseModel):
+    """Every answer that is no success."""
+
+    error: ErrorDetails
+
+
+class ApiError(Exception):
+    """Ends a request with an error.
+
+    Args:
+        status: The HTTP status.
+        reason: A word for programs.
+        message: A sentence for people: what to do.
+        details: More for programs.
+        headers: More headers of the answer.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        reason: str,
+        message: str,
+        details: Mapping[str, JsonValue] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = ErrorBody(
+            error=ErrorDetails(reason=reason, message=message, details=dict(details or {}))
+        )
+        self.headers = dict(headers or {})
+
+
+def not_found(what: str, id: str) -> ApiError:
+    """Return the error for what this customer does not have, whether or not another one has it."""
+    return ApiError(404, "not_found", f"there is no {what} {id}")
+
+
+def invalid(errors: Sequence[Mapping[str, Any]]) -> ApiError:
+    """Return the error for what pydantic found; what was sent is not repeated."""
+    shown: list[tuple[list[JsonValue], str]] = [
+        ([_text(part) for part in error["loc"]], error["msg"]) for error in errors[:_MAX_ERRORS]
+    ]
+    details: list[JsonValue] = [{"loc": loc, "msg": message} for loc, message in shown]
+    loc, message = shown[0]
+    where = ".".join(str(part) for part in loc)
+    return ApiError(422, "invalid", f"{where}: {message}", {"errors": details})
+
+
+def register_errors(app: FastAPI) -> None:
+    """Let the application answer with errors of this form."""
+
+    @app.exception_handler(ApiError)
+    async def answer(_: Request, exc: ApiError) -> JSONResponse:
+        return _answer(exc)
+
+    @app.exception_handler(RequestValidationError)
+    async def answer_invalid(_: Request, exc: RequestValidationError) -> JSONResponse:
+        return _answer(invalid(exc.errors()))
+
+    @app.exception_handler(HTTPException)
+    async def answer_http(_: Request, exc: HTTPException) -> JSONResponse:
+        reason = _REASONS.get(exc.status_code, "bad_request")
+        return _answer(ApiError(exc.status_code, reason, str(exc.detail), headers=exc.headers))
+
+    @app.exception_handler(DatabaseUnavailable)
+    async def answer_unavailable(_: Request, exc: DatabaseUnavailable) -> JSONResponse:
+        message = "the database does not answer: try again"
+        return _answer(ApiError(503, "database_unavailable", message, headers={"Retry-After": "5"}))
+
+    @app.exception_handler(Exception)
+    async def answer_internal(_: Request, exc: Exception) -> JSONResponse:
+        # Without its text, which is for the log: the server writes it there.
+        return _answer(ApiError(500, "internal", "an error of our own: it is in the log"))
+
+
+def _text(part: object) -> str:
+    """Return a name as it can be sent: JSON may hold half a character, UTF-8 may not."""
+    return str(part).encode("utf-8", "replace").decode()
+
+
+def _answer(error: ApiError) -> JSONResponse:
+    return JSONResponse(error.body.model_dump(), error.status, error.headers)

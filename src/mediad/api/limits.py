@@ -1,0 +1,189 @@
+"""What one client may take of the API: requests a minute, attempts with wrong keys, the size of a
+body, and a place among the requests at work.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from typing import NamedTuple
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mediad.api.errors import ApiError
+
+__all__ = [
+    "MAX_BODY_BYTES",
+    "MAX_WAITING",
+    "Admission",
+    "BodyLimit",
+    "Rate",
+    "RateHeaders",
+    "Windows",
+    "now_s",
+]
+
+MAX_BODY_BYTES = 1 << 20
+"""The largest body of a request. ``play`` reads its own, and bounds it."""
+
+MAX_WAITING = 100
+"""Requests that wait for a place."""
+
+WINDOW_S = 60
+
+_MAX_CLIENTS = 10_000
+_EXEMPT = ("/healthz", "/readyz", "/metrics")
+
+
+class Rate(NamedTuple):
+    """How a client stands in this window."""
+
+    limit: int
+    remaining: int
+    """Below 0 for what is too much."""
+    reset_s: int
+    """Until the window ends, in seconds, rounded up."""
+
+
+class Windows:
+    """Counts by client in fixed windows of a minute; of too many clients forgets the oldest."""
+
+    def __init__(self) -> None:
+        self._window = 0
+        self._counts: OrderedDict[str, int] = OrderedDict()
+
+    def add(self, client: str, limit: int, now: float, amount: int = 1) -> Rate:
+        """Count something of a client; ``now`` is in seconds. An amount of 0 only looks."""
+        window = int(now // WINDOW_S)
+        if window != self._window:
+            self._window = window
+            self._counts.clear()
+        count = self._counts.get(client, 0) + amount
+        if amount:
+            self._counts[client] = count
+            if len(self._counts) > _MAX_CLIENTS:
+                self._counts.popitem(last=False)
+        return Rate(limit, limit - count, int(WINDOW_S - now % WINDOW_S) + 1)
+
+
+class RateHeaders:
+    """Tells each client how it stands; `access` has noted that in the request's state."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        state = scope.setdefault("state", {})
+
+        async def send_with_headers(message: Message) -> None:
+            rate: Rate | None = state.get("rate")
+            if message["type"] == "http.response.start" and rate is not None:
+                headers = MutableHeaders(scope=message)
+                headers["X-RateLimit-Limit"] = str(rate.limit)
+                headers["X-RateLimit-Remaining"] = str(max(0, rate.remaining))
+                headers["X-RateLimit-Reset"] = str(rate.reset_s)
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+class BodyLimit:
+    """Refuses large bodies: by the length that they tell, or else after reading so much."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"].endswith("/play"):
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        length = headers.get("content-length")
+        if length is not None:
+            if not length.isdecimal() or int(length[:20]) > MAX_BODY_BYTES:
+                await _refuse(_TOO_LARGE)(scope, receive, send)
+                return
+        elif "transfer-encoding" in headers:
+            body = await _read(receive)
+            if body is None:
+                await _refuse(_TOO_LARGE)(scope, receive, send)
+                return
+            receive = _replay(body, receive)
+        await self._app(scope, receive, send)
+
+
+class Admission:
+    """Lets so many requests of the API work at once, lets some wait, and refuses the rest."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._running: asyncio.Semaphore | None = None
+        self._waiting = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in _EXEMPT:
+            await self._app(scope, receive, send)
+            return
+        if self._running is None:
+            services = getattr(scope["app"].state, "services", None)
+            self._running = asyncio.Semaphore(services.settings.http.max_running if services else 1)
+        if self._running.locked() and self._waiting >= MAX_WAITING:
+            if scope["path"].startswith("/v1/dialplan/"):  # it can read nothing else
+                answer: Response = PlainTextResponse("", headers={"X-Mediad-Reason": "busy"})
+            else:
+                answer = _refuse(_BUSY)
+            await answer(scope, receive, send)
+            return
+        self._waiting += 1
+        try:
+            await self._running.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._running.release()
+
+
+_TOO_LARGE = ApiError(413, "too_large", f"a body may have {MAX_BODY_BYTES} bytes")
+_BUSY = ApiError(503, "busy", "too many requests are waiting", headers={"Retry-After": "1"})
+
+
+def _refuse(error: ApiError) -> Response:
+    return JSONResponse(error.body.model_dump(), error.status, error.headers)
+
+
+async def _read(receive: Receive) -> bytes | None:
+    """Return the body; None when it is too large."""
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return bytes(body)
+        body += message.get("body", b"")
+        if len(body) > MAX_BODY_BYTES:
+            return None
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    told = False
+
+    async def replay() -> Message:
+        nonlocal told
+        if told:
+            return await receive()
+        told = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay
+
+
+def now_s() -> float:
+    """Return the time that windows are counted in."""
+    return time.time()

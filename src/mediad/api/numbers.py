@@ -1,0 +1,114 @@
+"""Numbers that can be called, and which agent or flow answers."""
+
+from typing import Any, Literal
+
+from fastapi import APIRouter, Response
+from pydantic import ConfigDict, Field
+
+from mediad.api.access import Admin, Viewer
+from mediad.api.errors import ApiError, ErrorBody
+from mediad.api.lists import (
+    INVALID,
+    NOT_FOUND,
+    Id,
+    ListOf,
+    PageSize,
+    PageToken,
+    check_json,
+    checking,
+    found,
+)
+from mediad.api.services import ServicesOf
+from mediad.store import numbers
+from mediad.store.numbers import Number, NumberFields, NumberTaken
+from mediad.store.pages import DEFAULT_LIMIT
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/numbers", tags=["numbers"])
+
+_TAKEN: dict[int | str, dict[str, Any]] = {409: {"model": ErrorBody}}
+
+
+class NewNumber(NumberFields):
+    """What is to be made."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"number": "+4930123456", "agent_id": "…"}]}
+    )
+
+
+class NumberChanges(NumberFields):
+    """What is to be another way; what is left out stays."""
+
+    number: str = Field(default_factory=str, pattern=r"^(\+[1-9][0-9]{1,14}|[0-9]{2,8})$")
+
+
+@router.post("", status_code=201, responses=INVALID | _TAKEN)
+async def create_number(new: NewNumber, access: Admin, services: ServicesOf) -> Number:
+    """Make one."""
+    check_json(new)
+    try:
+        async with services.database.write() as connection:
+            row = await numbers.create(connection, access.customer_id, new, access.key_id)
+    except NumberTaken as exc:
+        raise ApiError(409, "number_taken", str(exc)) from exc
+    await services.reads.forget(row)
+    return row
+
+
+@router.get("", responses=INVALID)
+async def list_numbers(
+    access: Viewer,
+    services: ServicesOf,
+    status: Literal["active", "inactive"] | None = None,
+    page_token: PageToken = None,
+    page_size: PageSize = DEFAULT_LIMIT,
+) -> ListOf[Number]:
+    """List them, newest first."""
+    with checking():
+        async with services.database.read() as connection:
+            page = await numbers.list_numbers(
+                connection, access.customer_id, status=status, token=page_token, limit=page_size
+            )
+    return ListOf[Number].of(page)
+
+
+@router.get("/{number_id}", responses=NOT_FOUND)
+async def get_number(number_id: Id, access: Viewer, services: ServicesOf) -> Number:
+    """Return one."""
+    async with services.database.read() as connection:
+        row = await numbers.get(connection, access.customer_id, number_id)
+    return found(row, "number", number_id)
+
+
+@router.patch("/{number_id}", responses=NOT_FOUND | INVALID | _TAKEN)
+async def change_number(
+    number_id: Id, changes: NumberChanges, access: Admin, services: ServicesOf
+) -> Number:
+    """Change one. Calls that it is on keep what they began with."""
+    check_json(changes)
+    values = changes.model_dump(mode="json", exclude_unset=True)
+    try:
+        with checking():
+            async with services.database.write() as connection:
+                before = await numbers.get(connection, access.customer_id, number_id)
+                row = await numbers.update(
+                    connection, access.customer_id, number_id, values, access.key_id
+                )
+    except ApiError as exc:
+        if isinstance(exc.__cause__, NumberTaken):
+            raise ApiError(409, "number_taken", str(exc.__cause__)) from exc
+        raise
+    row = found(row, "number", number_id)
+    await services.reads.forget(found(before, "number", number_id), row)
+    return row
+
+
+@router.delete("/{number_id}", status_code=204, responses=NOT_FOUND)
+async def delete_number(number_id: Id, access: Admin, services: ServicesOf) -> Response:
+    """Delete one."""
+    async with services.database.write() as connection:
+        row = await numbers.delete(connection, access.customer_id, number_id, access.key_id)
+    await services.reads.forget(found(row, "number", number_id))
+    return Response(status_code=204)

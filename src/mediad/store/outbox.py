@@ -1,0 +1,358 @@
+"""Where webhooks are sent from: deliveries are made from numbered events, found when they are due,
+and told what became of them. Over all customers: every row carries its own.
+
+A webhook's ``last_sequence`` moves in the transaction that makes the deliveries, so a crash makes
+none of them twice and leaves none out.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    and_,
+    bindparam,
+    exists,
+    func,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.dialects import mysql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from mediad.bus.events import Event
+from mediad.bus.public import NOBODY, Parties
+from mediad.store import events as events_store
+from mediad.store.tables import calls, event_sequences, events, webhook_deliveries, webhooks
+from mediad.store.types import NEVER, new_id
+
+__all__ = [
+    "Due",
+    "Made",
+    "Result",
+    "Waiting",
+    "due",
+    "has_new",
+    "make",
+    "parties_of",
+    "record",
+    "waiting",
+    "with_due",
+]
+
+_MAX_BEHIND = 100  # webhooks in one transaction of `make`
+_MAX_EVENTS = 200  # of one customer in it
+
+_deliveries = webhook_deliveries.c
+
+
+class Made(NamedTuple):
+    """What `make` has made."""
+
+    webhook_ids: set[str]
+    """Which have new deliveries."""
+    is_all: bool
+    """Whether nothing more is to be made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A delivery whose time has come, with all that an attempt needs."""
+
+    id: str
+    webhook_id: str
+    url: str
+    secrets: tuple[str, ...]
+    """The newest first."""
+    call_id: str
+    event_id: str
+    event: Event | None
+    """None of a test."""
+    parties: Parties
+    customer_id: str
+    attempts: int
+    log: list[dict[str, Any]]
+    created: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What an attempt changes."""
+
+    id: str
+    status: str
+    attempts: int
+    log: list[dict[str, Any]]
+    tm_next: datetime
+
+
+class Waiting(NamedTuple):
+    """What has not been delivered."""
+
+    number: int
+    oldest: datetime | None
+
+
+async def has_new(connection: AsyncConnection) -> bool:
+    """Whether `make` has anything to do."""
+    return (await connection.execute(_behind_query().limit(1))).first() is not None
+
+
+async def make(connection: AsyncConnection, now: datetime) -> Made:
+    """Insert the deliveries of events that have happened since the last time, in a transaction."""
+    behind = (await connection.execute(_behind_query())).all()
+    is_all = len(behind) < _MAX_BEHIND
+    by_customer: dict[str, list[Any]] = {}
+    for webhook in behind:
+        by_customer.setdefault(webhook.customer_id, []).append(webhook)
+    new: list[dict[str, Any]] = []
+    moved: list[dict[str, Any]] = []
+    for customer_id, theirs in by_customer.items():
+        first = min(webhook.last_sequence for webhook in theirs)
+        happened = await events_store.after(connection, customer_id, first, _MAX_EVENTS)
+        is_all = is_all and len(happened) < _MAX_EVENTS
+        for webhook in theirs:
+            later = [e for e in happened if (e.sequence or 0) > webhook.last_sequence]
+            if later:
+                moved.append({"key": webhook.id, "last": later[-1].sequence})
+            new += [_row(webhook.id, e, now) for e in later if _wants(webhook.events, e.type)]
+    if new:
+        await connection.execute(_insert_new(connection.dialect.name), new)
+    if moved:
+        await connection.execute(_MOVED, moved)
+    return Made({row["webhook_id"] for row in new}, is_all)
+
+
+async def due(
+    connection: AsyncConnection, webhook_id: str, now: datetime, limit: int
+) -> list[list[Due]]:
+    """Return deliveries of an active webhook to try now, by call, each call's in order.
+
+    The first one of a call is the first that is not delivered, and its time has come; of those that
+    come after it there may be more than are returned.
+
+    Args:
+        limit: Calls at most; of what comes after the first ones it is twice as many, all together.
+    """
+    first = (await connection.execute(first_query(webhook_id, now, limit))).mappings().all()
+    found = [_due(row, now) for row in first]
+    by_call = {due.call_id: [due] for due in found}
+    if found:
+        query = later_query(webhook_id, list(by_call), 2 * limit)
+        for row in (await connection.execute(query)).mappings().all():
+            later = _due(row, now)
+            if later.id != by_call[later.call_id][0].id:
+                by_call[later.call_id].append(later)
+    return list(by_call.values())
+
+
+def first_query(webhook_id: str, now: datetime, limit: int) -> Select[Any]:
+    """Return the query of what is due and has nothing of its call before it."""
+    earlier = webhook_deliveries.alias("earlier")
+    is_held_back = exists().where(
+        earlier.c.webhook_id == _deliveries.webhook_id,
+        earlier.c.call_id == _deliveries.call_id,
+        earlier.c.status == "pending",
+        earlier.c.sequence < _deliveries.sequence,
+    )
+    return (
+        _select_due(webhook_id)
+        .where(_deliveries.tm_next <= now, ~is_held_back)
+        .order_by(_deliveries.tm_next, _deliveries.sequence)
+        .limit(limit)
+    )
+
+
+def later_query(webhook_id: str, call_ids: Sequence[str], limit: int) -> Select[Any]:
+    """Return the query of what is not delivered of some calls, the oldest first."""
+    return (
+        _select_due(webhook_id)
+        .where(_deliveries.call_id.in_(call_ids))
+        .order_by(_deliveries.sequence)
+        .limit(limit + len(call_ids))
+    )
+
+
+def _select_due(webhook_id: str) -> Select[Any]:
+    columns = (
+        _deliveries.id,
+        _deliveries.webhook_id,
+        _deliveries.customer_id,
+        _deliveries.event_id,
+        _deliveries.call_id,
+        _deliveries.attempts,
+        _deliveries.attempt_log,
+        _deliveries.tm_create,
+        webhooks.c.url,
+        webhooks.c.secret,
+        webhooks.c.old_secret,
+        webhooks.c.tm_old_secret,
+        calls.c.source,
+        calls.c.destination,
+    )
+    event_columns = (column.label(f"of_event_{column.name}") for column in events.c)
+    is_call = and_(
+        calls.c.id == _deliveries.call_id, calls.c.customer_id == _deliveries.customer_id
+    )
+    return (
+        select(*columns, *event_columns)
+        .join(webhooks, webhooks.c.id == _deliveries.webhook_id)
+        .outerjoin(events, events.c.id == _deliveries.event_id)
+        .outerjoin(calls, is_call)
+        .where(_deliveries.webhook_id == webhook_id, _deliveries.status == "pending", *_is_active())
+    )
+
+
+async def with_due(connection: AsyncConnection, now: datetime) -> set[str]:
+    """Return the active webhooks that have a delivery whose time has come."""
+    # Not EXISTS: MariaDB would then gather what waits of all webhooks.
+    next_at = (
+        select(_deliveries.tm_next)
+        .where(_deliveries.webhook_id == webhooks.c.id, _deliveries.status == "pending")
+        .order_by(_deliveries.tm_next)
+        .limit(1)
+        .scalar_subquery()
+    )
+    query = select(webhooks.c.id).where(*_is_active(), next_at <= now)
+    return set((await connection.execute(query)).scalars())
+
+
+async def record(connection: AsyncConnection, results: Iterable[Result], now: datetime) -> None:
+    """Write what became of attempts."""
+    values = [
+        {
+            "key": result.id,
+            "status": result.status,
+            "attempts": result.attempts,
+            "attempt_log": result.log,
+            "tm_next": result.tm_next,
+            "tm_update": now,
+        }
+        for result in results
+    ]
+    if values:
+        await connection.execute(_RESULT, values)
+
+
+async def waiting(connection: AsyncConnection) -> Waiting:
+    """Return how many deliveries of active webhooks wait, and since when the oldest does."""
+    query = (
+        select(func.count(), func.min(_deliveries.tm_create))
+        .select_from(webhooks)
+        .join(webhook_deliveries, _deliveries.webhook_id == webhooks.c.id)
+        .where(*_is_active(), _deliveries.status == "pending")
+    )
+    number, oldest = (await connection.execute(query)).one()
+    return Waiting(number, oldest)
+
+
+async def parties_of(
+    connection: AsyncConnection, keys: Sequence[tuple[str, str]]
+) -> Mapping[tuple[str, str], Parties]:
+    """Return who calls are between, by the customer's id and the call's."""
+    if not keys:
+        return {}
+    query = select(calls.c.customer_id, calls.c.id, calls.c.source, calls.c.destination).where(
+        tuple_(calls.c.id, calls.c.customer_id).in_([(call, owner) for owner, call in keys])
+    )
+    rows = (await connection.execute(query)).all()
+    return {(row.customer_id, row.id): Parties(row.source, row.destination) for row in rows}
+
+
+def _is_active() -> tuple[ColumnElement[bool], ...]:
+    return webhooks.c.status == "active", webhooks.c.tm_delete == NEVER
+
+
+def _behind_query() -> Select[Any]:
+    table = webhooks.c
+    return (
+        select(table.id, table.customer_id, table.events, table.last_sequence)
+        .join(event_sequences, event_sequences.c.customer_id == table.customer_id)
+        .where(*_is_active(), table.last_sequence < event_sequences.c.last)
+        .order_by(table.customer_id)
+        .limit(_MAX_BEHIND)
+    )
+
+
+def _wants(filters: Sequence[str], event_type: str) -> bool:
+    """Whether a webhook is told events of a type."""
+    return not filters or any(
+        event_type.startswith(wanted[:-1]) if wanted.endswith("*") else event_type == wanted
+        for wanted in filters
+    )
+
+
+def _row(webhook_id: str, event: Event, now: datetime) -> dict[str, Any]:
+    return {
+        "id": new_id(),
+        "customer_id": event.customer_id,
+        "status": "pending",
+        "webhook_id": webhook_id,
+        "event_id": event.event_id,
+        "event_type": event.type,
+        "call_id": event.call_id,
+        "sequence": event.sequence,
+        "attempts": 0,
+        "attempt_log": [],
+        "tm_next": now,
+        "tm_create": now,
+        "tm_update": now,
+        "tm_delete": NEVER,
+    }
+
+
+def _insert_new(dialect: str) -> Any:
+    """Return an insert that leaves out what another process has made."""
+    if dialect == "sqlite":
+        return sqlite.insert(webhook_deliveries).on_conflict_do_nothing()
+    statement = mysql.insert(webhook_deliveries)
+    return statement.on_duplicate_key_update(status=_deliveries.status)
+
+
+def _due(row: Mapping[Any, Any], now: datetime) -> Due:
+    secrets = [row["secret"]]
+    if row["old_secret"] is not None and now < row["tm_old_secret"]:
+        secrets.append(row["old_secret"])
+    event = None
+    if row["of_event_id"] is not None:
+        names = (column.name for column in events.c)
+        event = events_store.read({name: row[f"of_event_{name}"] for name in names})
+    parties = NOBODY
+    if row["source"] is not None:
+        parties = Parties(row["source"], row["destination"])
+    return Due(
+        id=row["id"],
+        webhook_id=row["webhook_id"],
+        url=row["url"],
+        secrets=tuple(secrets),
+        call_id=row["call_id"],
+        event_id=row["event_id"],
+        event=event,
+        parties=parties,
+        customer_id=row["customer_id"],
+        attempts=row["attempts"],
+        log=row["attempt_log"],
+        created=row["tm_create"],
+    )
+
+
+_MOVED = (
+    update(webhooks)
+    .where(webhooks.c.id == bindparam("key"), webhooks.c.last_sequence < bindparam("last"))
+    .values(last_sequence=bindparam("last"))
+)
+
+_RESULT = (
+    update(webhook_deliveries)
+    .where(_deliveries.id == bindparam("key"), _deliveries.status == "pending")
+    .values(
+        {
+            name: bindparam(name)
+            for name in ("status", "attempts", "attempt_log", "tm_next", "tm_update")
+        }
+    )
+)

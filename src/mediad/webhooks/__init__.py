@@ -1,0 +1,1 @@
+"""What happened, told to customers' own servers by signed POST requests."""

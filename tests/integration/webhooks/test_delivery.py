@@ -1,0 +1,300 @@
+"""Deliveries: nothing is missed, each call's events come in order, nobody waits for another."""
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from standardwebhooks import Webhook as IndependentReader
+
+from mediad.bus.events import DEFAULT_CUSTOMER
+from mediad.store import webhook_deliveries, webhooks
+from mediad.store.database import Database
+from mediad.store.webhook_deliveries import Delivery, DeliveryFilter
+from mediad.webhooks.signing import new_secret, verify
+from tests.facts import CallFacts
+from tests.integration.webhooks.receiver import (
+    SECRET,
+    Receiver,
+    Request,
+    add_webhook,
+    happen,
+    running,
+)
+
+
+async def deliveries(database: Database, **which: Any) -> list[Delivery]:
+    async with database.read() as connection:
+        page = await webhook_deliveries.list_deliveries(
+            connection, DEFAULT_CUSTOMER, DeliveryFilter(**which), limit=500
+        )
+    return page.items
+
+
+def by_call(requests: list[Request]) -> dict[str, list[int]]:
+    """Return the numbers of the events that arrived, per call, in the order they did."""
+    numbers: dict[str, list[int]] = {}
+    for request in requests:
+        numbers.setdefault(request.body["data"]["call_id"], []).append(request.body["sequence"])
+    return numbers
+
+
+async def test_a_calls_end_arrives_signed(database: Database) -> None:
+    call = CallFacts()
+    async with Receiver() as receiver, running(database) as rig:
+        webhook_id = await add_webhook(database, receiver.url, "call_hungup")
+        told = await happen(database, call.whole(), rig.bus)
+        (request,) = await receiver.received(1)
+        await rig.settle()
+        assert (
+            rig.metrics.registry.get_sample_value(
+                "mediad_webhook_attempts_total", {"outcome": "delivered"}
+            )
+            == 1
+        )
+    end = told[-1]
+    assert request.body == {
+        "id": end.event_id,
+        "type": "call_hungup",
+        "created": end.timestamp.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "sequence": end.sequence,
+        "data": {
+            "id": call.call_id,
+            "type": "call",
+            "customer_id": DEFAULT_CUSTOMER,
+            "call_id": call.call_id,
+            "source": "alice",
+            "destination": "bob",
+            "offset": end.offset_s,
+            "status": "completed",
+            "duration": end.data["duration_s"],
+            "hangup_by": "caller",
+            "hangup_cause": "normal_clearing",
+        },
+    }
+    assert IndependentReader(SECRET).verify(request.raw, request.headers) == request.body
+    assert verify(SECRET, request.headers, request.raw, time.time()) == request.body
+    assert request.headers["webhook-id"] == end.event_id
+    assert request.headers["X-VoIPBIN-Event"] == "call_hungup"
+    assert request.headers["Content-Type"] == "application/json"
+    (delivery,) = await deliveries(database)
+    assert (delivery.status, delivery.attempts, delivery.webhook_id) == ("delivered", 1, webhook_id)
+    (attempt,) = delivery.attempt_log
+    assert (attempt["status"], attempt["error"], attempt["excerpt"]) == (200, None, "thank you")
+
+
+async def test_what_nobody_announced_is_delivered(database: Database) -> None:
+    async with Receiver() as receiver:
+        await add_webhook(database, receiver.url)
+        await happen(database, CallFacts().whole(3))
+        async with running(database):
+            await receiver.received(7)
+            await happen(database, CallFacts().whole(3))
+            await receiver.received(14)
+    for numbers in by_call(receiver.requests).values():
+        assert numbers == sorted(numbers)
+    assert sorted(request.body["sequence"] for request in receiver.requests) == list(range(1, 15))
+
+
+async def test_filters_and_customers_decide_what_is_told(database: Database) -> None:
+    async with Receiver() as receiver, running(database) as rig:
+        await add_webhook(database, f"{receiver.url}/words", "transcript_*")
+        await add_webhook(database, f"{receiver.url}/ends", "call_hungup")
+        await add_webhook(database, f"{receiver.url}/others", customer_id="other")
+        await happen(database, CallFacts().whole(2), rig.bus)
+        await receiver.received(3)
+        await rig.settle()
+    told = sorted((request.path, request.body["type"]) for request in receiver.requests)
+    assert told == [("/ends", "call_hungup"), *[("/words", "transcript_created")] * 2]
+
+
+async def test_an_endpoint_down_for_an_hour_gets_everything_in_order(database: Database) -> None:
+    calls = [CallFacts() for _ in range(5)]
+    async with Receiver() as receiver, running(database) as rig:
+        await add_webhook(database, receiver.url)
+        receiver.answer = lambda _: 503
+        for call in calls:
+            await happen(database, [call.created(), call.started()], rig.bus)
+        await rig.pass_time(1800, 120)
+        for call in calls:
+            await happen(database, [call.said("one"), call.said("two"), call.hungup()], rig.bus)
+        await rig.pass_time(1800, 120)
+        tried = {request.headers["webhook-id"] for request in receiver.requests}
+        assert len(tried) == 5  # what comes after a call's first event waits for it
+        receiver.requests.clear()
+        receiver.answer = lambda _: 200
+        await rig.pass_time(4 * 3600, 1800)
+    numbers = by_call(receiver.requests)
+    assert len(receiver.requests) == 25
+    assert all(of_call == sorted(of_call) for of_call in numbers.values())
+    for call in calls:
+        assert [
+            request.body["type"]
+            for request in receiver.requests
+            if request.body["data"]["call_id"] == call.call_id
+        ] == [
+            "call_created",
+            "transcribe_started",
+            "transcript_created",
+            "transcript_created",
+            "call_hungup",
+        ]
+
+
+async def test_after_eight_attempts_a_delivery_is_dead_and_comes_back_by_hand(
+    database: Database,
+) -> None:
+    call = CallFacts()
+    async with Receiver() as receiver, running(database) as rig:
+        await add_webhook(database, receiver.url)
+        receiver.answer = lambda request: 500 if request.body["type"] == "call_created" else 200
+        await happen(database, [call.created(), call.digit()], rig.bus)
+        await rig.settle()
+        await rig.pass_time(40 * 3600, 4 * 3600)
+        assert [delivery.event_type for delivery in await deliveries(database, status="dead")] == [
+            "call_created"
+        ]
+        types = [request.body["type"] for request in receiver.requests]
+        assert types == ["call_created"] * 8 + ["dtmf_received"]
+        assert len({request.headers["webhook-id"] for request in receiver.requests[:8]}) == 1
+        assert len({request.raw for request in receiver.requests[:8]}) == 1
+        (dead,) = await deliveries(database, status="dead")
+        assert len(dead.attempt_log) == 8
+        receiver.answer = lambda _: 204
+        async with database.write() as connection:
+            again = await webhook_deliveries.redeliver(connection, DEFAULT_CUSTOMER, dead.id, "me")
+            other = await webhook_deliveries.redeliver(connection, "other", dead.id, "me")
+        assert again is not None
+        assert again.status == "pending"
+        assert other is None
+        await rig.settle()
+        (_, first) = await deliveries(database, status="delivered")
+        assert first.attempts == 1 or first.event_type == "dtmf_received"
+        assert receiver.requests[-1].headers["webhook-id"] == dead.event_id
+
+
+async def test_a_failing_call_holds_back_only_itself(database: Database) -> None:
+    bad, good = CallFacts(), CallFacts()
+    async with Receiver() as receiver, running(database) as rig:
+        await add_webhook(database, receiver.url)
+        receiver.answer = lambda r: 500 if r.body["data"]["call_id"] == bad.call_id else 200
+        await happen(database, [bad.created(), good.created(), bad.digit(), good.digit()], rig.bus)
+        await receiver.received(3)
+        await rig.settle()
+        numbers = by_call(receiver.requests)
+        assert numbers == {bad.call_id: [1], good.call_id: [2, 4]}
+
+
+async def test_an_endpoint_has_four_requests_at_once_and_a_call_one(database: Database) -> None:
+    calls = [CallFacts() for _ in range(12)]
+    async with Receiver() as receiver, running(database) as rig:
+        await add_webhook(database, f"{receiver.url}/one")
+        receiver.delay_s = 0.05
+        facts = [fact for call in calls for fact in (call.created(), call.digit(), call.digit())]
+        await happen(database, facts, rig.bus)
+        await receiver.received(36)
+        assert receiver.most_at_once["/one"] == 4
+    for numbers in by_call(receiver.requests).values():
+        assert numbers == sorted(numbers)
+
+
+async def test_hanging_endpoints_hold_nobody_up(database: Database) -> None:
+    async with Receiver() as receiver, running(database, timeout_s=1.0) as rig:
+        receiver.answer = lambda request: None if "hang" in request.path else 200
+        for number in range(3):
+            await add_webhook(database, f"{receiver.url}/hang{number}")
+        for number in range(5):
+            await add_webhook(database, f"{receiver.url}/good{number}")
+        late = []
+        for _ in range(20):
+            began = time.monotonic()
+            before = len(receiver.requests)
+            await happen(database, [CallFacts().created() for _ in range(4)], rig.bus)
+            await receiver.received(before + 20)
+            late.append(time.monotonic() - began)
+        assert max(late) < 2.0
+        assert sorted(late)[len(late) // 2] < 0.6
+        for endpoint in rig.deliverer._endpoints.values():
+            assert len(endpoint.taken) <= 48
+
+
+async def test_two_signatures_while_a_secret_is_changed(database: Database) -> None:
+    new = new_secret()
+    async with Receiver() as receiver, running(database) as rig:
+        webhook_id = await add_webhook(database, receiver.url)
+        async with database.write() as connection:
+            row = await webhooks.rotate_secret(
+                connection, DEFAULT_CUSTOMER, webhook_id, new, 3600, "me"
+            )
+        assert row is not None
+        assert not hasattr(row, "secret")
+        await happen(database, [CallFacts().created()], rig.bus)
+        (request,) = await receiver.received(1)
+        for secret in (SECRET, new):
+            IndependentReader(secret).verify(request.raw, request.headers)
+        rig.clock.turn(3601)
+        await happen(database, [CallFacts().created()], rig.bus)
+        await receiver.received(2)
+    assert receiver.requests[1].headers["webhook-signature"].count("v1,") == 1
+
+
+async def test_what_happens_while_inactive_or_before_is_not_told(database: Database) -> None:
+    await happen(database, [CallFacts().created()])
+    async with Receiver() as receiver, running(database) as rig:
+        webhook_id = await add_webhook(database, receiver.url)
+
+        async def change(status: str) -> None:
+            async with database.write() as connection:
+                await webhooks.change(
+                    connection, DEFAULT_CUSTOMER, webhook_id, {"status": status}, "me"
+                )
+
+        await change("inactive")
+        await happen(database, [CallFacts().created()], rig.bus)
+        await rig.settle()
+        await change("active")
+        await happen(database, [CallFacts().created()], rig.bus)
+        (request,) = await receiver.received(1)
+        await rig.settle()
+    assert request.body["sequence"] == 3
+    assert len(receiver.requests) == 1
+
+
+async def test_a_test_event_arrives(database: Database) -> None:
+    async with Receiver() as receiver, running(database):
+        webhook_id = await add_webhook(database, receiver.url)
+        async with database.write() as connection:
+            delivery = await webhook_deliveries.add_test(connection, DEFAULT_CUSTOMER, webhook_id)
+        (request,) = await receiver.received(1)
+    IndependentReader(SECRET).verify(request.raw, request.headers)
+    assert request.body["type"] == "test"
+    assert request.body["id"] == delivery.event_id
+    assert request.body["data"]["id"] == webhook_id
+
+
+@pytest.mark.parametrize("status", [302, 307, 404, 410])
+async def test_what_is_no_success_is_tried_again_and_not_followed(
+    database: Database, status: int
+) -> None:
+    async with Receiver() as receiver, running(database) as rig:
+        await add_webhook(database, f"{receiver.url}/here")
+        receiver.answer = lambda _: status
+        await happen(database, [CallFacts().created()], rig.bus)
+        await receiver.received(1)
+        await rig.settle()
+        (delivery,) = await deliveries(database, status="pending")
+    assert {request.path for request in receiver.requests} == {"/here"}
+    assert delivery.attempt_log[0]["status"] == status
+    assert delivery.tm_next > datetime.now(UTC)
+
+
+async def test_a_reader_that_hangs_is_given_up(database: Database) -> None:
+    async with Receiver() as receiver, running(database, timeout_s=0.2) as rig:
+        await add_webhook(database, receiver.url)
+        receiver.answer = lambda _: None
+        await happen(database, [CallFacts().created()], rig.bus)
+        await asyncio.sleep(0.5)
+        await rig.settle()
+        (delivery,) = await deliveries(database)
+    assert delivery.attempt_log[0]["error"] == "no answer within 0.2 s"

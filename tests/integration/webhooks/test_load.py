@@ -1,0 +1,87 @@
+"""Five hundred deliveries a second over twenty endpoints, three of which hang.
+
+``MEDIAD_LOAD_S=60`` runs it for a minute; the figures are printed (``pytest -s``).
+"""
+
+import asyncio
+import os
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mediad.bus.events import Event, new_event_id
+from mediad.store.database import Database
+from mediad.store.outbox import with_due
+from tests.integration.webhooks.receiver import Receiver, Request, add_webhook, append, running
+
+SECONDS = float(os.environ.get("MEDIAD_LOAD_S", "4"))
+CUSTOMERS = 10  # with two webhooks each
+HANGING = 3
+EVENTS_PER_S = 250
+BATCH_S = 0.05  # as the writer makes them
+EVENTS_PER_CALL = 10
+P99_S = 1.0
+GROWTH_MB = 30
+
+
+def rss_mb() -> float:
+    """Return the memory of this process, with the test's own books."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+async def test_five_hundred_deliveries_a_second(database: Database) -> None:
+    late: list[float] = []
+
+    def answer(request: Request) -> int | None:
+        if "hang" in request.path:
+            return None
+        happened = datetime.fromisoformat(request.body["created"])
+        late.append((datetime.now(UTC) - happened).total_seconds())
+        return 200
+
+    memory: list[float] = []
+    async with Receiver() as receiver, running(database, timeout_s=10.0) as rig:
+        receiver.answer = answer
+        receiver.keeps = False
+        customers = [f"customer-{number}" for number in range(CUSTOMERS)]
+        for number in range(2 * CUSTOMERS):
+            path = f"hang{number}" if number < HANGING else f"good{number}"
+            customer_id = customers[number % CUSTOMERS]
+            await add_webhook(database, f"{receiver.url}/{path}", customer_id=customer_id)
+        began, cpu, made = time.monotonic(), time.process_time(), 0
+        call_ids = [new_event_id() for _ in customers]
+        while (elapsed := time.monotonic() - began) < SECONDS:
+            facts = []
+            while made < elapsed * EVENTS_PER_S:
+                of = made % CUSTOMERS
+                if made // CUSTOMERS % EVENTS_PER_CALL == 0:
+                    call_ids[of] = new_event_id()
+                data = {"digit": "5"}
+                facts.append(
+                    Event("dtmf_received", call_ids[of], 1.0, data, customer_id=customers[of])
+                )
+                made += 1
+            await append(database, facts, rig.bus)
+            memory.append(rss_mb())
+            await asyncio.sleep(BATCH_S)
+        cpu = (time.process_time() - cpu) / SECONDS
+        hanging_events = sum(1 for of in range(made) if of % CUSTOMERS < HANGING)
+        expected = 2 * made - hanging_events
+        async with asyncio.timeout(20):
+            while len(late) < expected:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        in_memory = max(len(endpoint.taken) for endpoint in rig.deliverer._endpoints.values())
+        async with database.read() as connection:
+            assert len(await with_due(connection, datetime.now(UTC))) >= HANGING
+    late.sort()
+    third = len(memory) // 3
+    growth = max(memory[-third:]) - max(memory[:third])
+    print(
+        f"\n{len(late) / SECONDS:.0f} deliveries/s for {SECONDS:.0f} s beside {HANGING} hanging: "
+        f"p50 {late[len(late) // 2] * 1000:.0f} ms, p99 {late[len(late) * 99 // 100] * 1000:.0f} "
+        f"ms, max {late[-1] * 1000:.0f} ms; memory {memory[0]:.0f} MB, {growth:+.1f} MB; "
+        f"CPU {cpu * 100:.0f} % with the receivers; {in_memory} in memory at most per endpoint"
+    )
+    assert late[len(late) * 99 // 100] < P99_S
+    assert growth < GROWTH_MB
