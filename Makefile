@@ -8,7 +8,8 @@ BIN := .venv/bin
 VENV := .venv/installed-$(or $(MEDIAD_CORE),auto)
 CORE_SOURCES := $(foreach type,pyx pxd pxi h,$(wildcard src/mediad/*/*.$(type)))
 
-.PHONY: help venv demo test test-asterisk deps-asterisk bench bench-quick lint format clean
+.PHONY: help venv demo test test-asterisk test-faults soak deps-asterisk bench bench-quick lint format
+.PHONY: clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
@@ -27,6 +28,13 @@ test: $(VENV) ## Run the unit and integration tests
 
 test-asterisk: $(VENV) ## Run the tests with a real Asterisk
 	$(BIN)/pytest tests/asterisk
+
+test-faults: $(VENV) ## Break every connection and program around mediad; write README's table
+	$(BIN)/pytest tests/faults
+	$(BIN)/python -m tests.faults.table
+
+soak: $(VENV) ## Random calls and faults for MINUTES=20; nothing may be left over
+	MINUTES="$(or $(MINUTES),20)" $(BIN)/pytest -s tests/soak
 
 bench: $(VENV) ## Measure against the C floor and the peers; takes most of an hour
 	$(BIN)/python -m bench.run

@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["MediadProcess", "run_mediad", "run_telling_mediad"]
+__all__ = ["MediadProcess", "run_mediad", "run_mediad_as", "run_telling_mediad"]
 
 _ROOT = Path(__file__).parents[1]
 _WAIT_S = 20.0
@@ -115,16 +115,26 @@ def run_mediad(agent_url: str, **settings: str) -> AbstractAsyncContextManager[M
     return _run(("-m", "mediad", "serve"), agent_url, settings)
 
 
-def run_telling_mediad(
-    agent_url: str, **settings: str
+def run_mediad_as(
+    module: str, agent_url: str, **settings: str
 ) -> AbstractAsyncContextManager[MediadProcess]:
-    """Do the same with a mediad whose events stand in `MediadProcess.told`."""
-    return _run(("-m", "tests.integration.telling_mediad"), agent_url, settings)
+    """Do the same with a module of the tests that runs mediad as its program."""
+    return _run(("-m", module), agent_url, settings)
+
+
+def run_telling_mediad(
+    agent_url: str, *, preload: str = "", **settings: str
+) -> AbstractAsyncContextManager[MediadProcess]:
+    """Do the same with a mediad whose events stand in `MediadProcess.told`.
+
+    ``preload`` is a library that it loads before all others.
+    """
+    return _run(("-m", "tests.integration.telling_mediad"), agent_url, settings, preload)
 
 
 @asynccontextmanager
 async def _run(
-    command: Sequence[str], agent_url: str, settings: Mapping[str, str]
+    command: Sequence[str], agent_url: str, settings: Mapping[str, str], preload: str = ""
 ) -> AsyncIterator[MediadProcess]:
     with tempfile.TemporaryDirectory(prefix="mediad-tests-") as directory:
         environment = {
@@ -135,6 +145,8 @@ async def _run(
             "MEDIAD_AUDIOSOCKET__DRAIN_TIMEOUT_S": "1",
             "MEDIAD_DATABASE__DIRECTORY": directory,
         } | {f"MEDIAD_{name.upper()}": value for name, value in settings.items()}
+        if preload:
+            environment["LD_PRELOAD"] = preload
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, *command),
             cwd=_ROOT,

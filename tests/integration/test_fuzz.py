@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import random
+import re
 import time
 from collections.abc import Awaitable
 from pathlib import Path
@@ -21,17 +22,20 @@ from mediad.wire.audiosocket import (
     digit_message,
     uuid_message,
 )
+from tests.data.corpus import samples
 from tests.fakes.agent import AgentConnection, FakeAgent
 from tests.fakes.asterisk import SILENCE, AsteriskCall
 from tests.mediad_process import MediadProcess, run_mediad
 
 CALLER_MESSAGES = 1_500_000  # half the connections are cut before all is read
 AGENT_MESSAGES = 200_000
+HTTP_REQUESTS = 2000
 MAX_SECONDS = 80.0
 MAX_GROWTH_KIB = 8 * 1024
 TAKEN = 1_000_000  # of them, by mediad's own counters
 VIOLATIONS = ("unknown_kind", "bad_length", "second_uuid", "bad_digit", "no_uuid")
 _CONNECTIONS = 8  # at once
+_CLOSED = 'mediad_audiosocket_connections_closed_total{reason="%s"}'
 
 
 def rss_kib(mediad: MediadProcess) -> int:
@@ -204,11 +208,93 @@ async def test_a_million_messages_leave_the_daemon_serving() -> None:
     assert callers.connections > 500
     assert metrics["mediad_caller_messages_total"] + agents.messages >= TAKEN
     for reason in VIOLATIONS:
-        closed = f'mediad_audiosocket_connections_closed_total{{reason="{reason}"}}'
-        assert metrics.get(closed, 0) > 0, reason
+        assert metrics.get(_CLOSED % reason, 0) > 0, reason
     assert growth_kib < MAX_GROWTH_KIB
     assert "Traceback" not in log
     assert "failed" not in log
+
+
+# The corpus
+
+_ANSWER_S = 0.5
+
+
+async def outcome_of_request(address: tuple[str, int], data: bytes) -> str:
+    """Send bytes to the HTTP port; return what they come to."""
+    reader, writer = await asyncio.open_connection(*address)
+    try:
+        writer.write(data)
+        async with asyncio.timeout(_ANSWER_S):
+            status = (await reader.readuntil(b"\r\n")).split(b" ")[1]
+        assert not status.startswith(b"5"), status
+        return "answered" if status == b"200" else "refused"
+    except TimeoutError:
+        return "waits for more"
+    except (OSError, asyncio.IncompleteReadError):  # it was closed without a word
+        return "refused"
+    finally:
+        writer.transport.abort()
+
+
+async def test_http_port_takes_the_corpus_and_lives() -> None:
+    async with FakeAgent() as agent, run_mediad(agent.url) as mediad:
+        found = {}
+        for sample in samples("http"):
+            found[sample] = await outcome_of_request(mediad.http, sample.data)
+            assert "200 OK" in await mediad.get("/readyz")
+    assert {sample.path.name: outcome for sample, outcome in found.items()} == {
+        sample.path.name: sample.outcome for sample in found
+    }
+    # The HTTP server logs its own traceback when it answers a request that turned out to be none.
+    assert "src/mediad/" not in "".join(mediad.log)
+
+
+async def test_listener_takes_the_corpus_and_lives() -> None:
+    async with FakeAgent() as agent, run_mediad(agent.url) as mediad:
+        for sample in samples("audiosocket"):
+            async with AsteriskCall(mediad.audiosocket, sends_uuid=False) as call:
+                call.send(sample.data)
+                await asyncio.sleep(0.02)
+        await check_it_serves(mediad)
+        metrics = await metrics_of(mediad)
+    for reason in VIOLATIONS:
+        expected = sum(sample.outcome == reason for sample in samples("audiosocket"))
+        assert metrics[_CLOSED % reason] == expected, reason
+    assert "Traceback" not in "".join(mediad.log)
+
+
+async def test_http_port_takes_broken_requests_and_lives() -> None:
+    rng = random.Random(3)
+    corpus = [sample.data for sample in samples("http") if len(sample.data) < 1000]
+    statuses: set[bytes] = set()
+
+    async def fuzz(mediad: MediadProcess) -> None:
+        for _ in range(HTTP_REQUESTS // _CONNECTIONS):
+            data = bytearray(rng.choice(corpus))
+            for _ in range(rng.randrange(1, 4)):
+                start = rng.randrange(len(data))
+                data[start : start + rng.randrange(3)] = rng.randbytes(rng.randrange(3))
+            statuses.update(await statuses_of(mediad.http, bytes(data)))
+
+    async with FakeAgent() as agent, run_mediad(agent.url) as mediad:
+        await asyncio.gather(*(fuzz(mediad) for _ in range(_CONNECTIONS)))
+        assert "200 OK" in await mediad.get("/readyz")
+    assert {b"200", b"400", b"404"} <= statuses
+    assert not any(status.startswith(b"5") for status in statuses), statuses
+    assert "src/mediad/" not in "".join(mediad.log)
+
+
+async def statuses_of(address: tuple[str, int], data: bytes) -> list[bytes]:
+    """Send bytes to the HTTP port and then an end; return the statuses of the answers."""
+    reader, writer = await asyncio.open_connection(*address)
+    answer = b""
+    with contextlib.suppress(OSError):
+        writer.write(data)
+        writer.write_eof()
+        async with asyncio.timeout(5):
+            answer = await reader.read()
+    writer.transport.abort()
+    return re.findall(rb"^HTTP/1.1 (\d+)", answer, re.MULTILINE)
 
 
 class QuietAgent(FakeAgent):

@@ -1,24 +1,19 @@
 """Whole mediads, killed and robbed of their servers: what happened on a call is kept, once."""
 
 import asyncio
-import os
 import random
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
-from pydantic import SecretStr
-from sqlalchemy import text
 
 from mediad.caller import Caller
 from mediad.config import Database as DatabaseSettings
-from mediad.metrics import Metrics
-from mediad.store.database import Database
+from tests.books import Rows, as_environment, journal_empty, made_ready, read_rows
 from tests.fakes.agent import AgentConnection, FakeAgent
 from tests.machine import MachineWatch, watch_machine
 from tests.mariadb import running_mariadb
@@ -63,60 +58,11 @@ class Talker:
             await asyncio.sleep(self._pause_s * random.uniform(0.5, 1.5))
 
 
-class Rows(NamedTuple):
-    """What the database has in the end."""
-
-    transcripts: Counter[str]
-    ends: Counter[str]
-    """`call_hungup` events by call."""
-    open_calls: list[str]
-    calls: set[str]
-    sequences: list[int]
-    event_ids: set[str]
-
-
-async def read_rows(settings: DatabaseSettings) -> Rows:
-    """Read them."""
-    database = Database(settings, Metrics())
-    await database.open()
-    try:
-        async with database.read() as connection:
-
-            async def column(query: str) -> list[Any]:
-                return list((await connection.execute(text(query))).scalars())
-
-            return Rows(
-                Counter(await column("SELECT message FROM transcripts")),
-                Counter(await column("SELECT call_id FROM events WHERE type = 'call_hungup'")),
-                await column("SELECT id FROM calls WHERE tm_hangup IS NULL"),
-                set(await column("SELECT id FROM calls")),
-                await column("SELECT sequence FROM events ORDER BY sequence"),
-                set(await column("SELECT id FROM events")),
-            )
-    finally:
-        await database.close()
-
-
-async def journal_empty(mediad: MediadProcess, timeout_s: float) -> None:
-    """Wait until the database has everything."""
-    async with asyncio.timeout(timeout_s):
-        while await mediad.metric("mediad_journal_facts"):  # noqa: ASYNC110 (it has no event)
-            await asyncio.sleep(0.1)
-
-
 @asynccontextmanager
 async def calls(mediad: MediadProcess, count: int) -> AsyncIterator[list[Caller]]:
     """Make calls, which last as long as the block."""
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(Caller(*mediad.audiosocket)) for _ in range(count)]
-
-
-def as_environment(settings: DatabaseSettings) -> dict[str, str]:
-    """Return settings as `run_mediad` takes them."""
-    environment = {"database__directory": str(settings.directory)}
-    if settings.url is not None:
-        environment["database__url"] = settings.url.get_secret_value()
-    return environment
 
 
 @pytest.fixture(params=["sqlite", "mariadb"])
@@ -129,19 +75,6 @@ async def database(
         return
     with running_mariadb() as server:
         yield await made_ready(server.new_database(), tmp_path)
-
-
-async def made_ready(url: str, directory: Path) -> DatabaseSettings:
-    """Make mediad's tables, as a person does."""
-    settings = DatabaseSettings(directory=directory, url=SecretStr(url))
-    environment = {
-        f"MEDIAD_{name.upper()}": value for name, value in as_environment(settings).items()
-    }
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "mediad", "migrate"), env=os.environ | environment
-    )
-    assert await process.wait() == 0
-    return settings
 
 
 async def test_kill_at_any_moment_loses_nothing_that_was_known(database: DatabaseSettings) -> None:

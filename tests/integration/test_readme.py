@@ -1,6 +1,7 @@
 """Every command in README.md is run; a new one has to be taught to this file."""
 
 import asyncio
+import json
 import os
 import re
 import shlex
@@ -22,7 +23,8 @@ README = (ROOT / "README.md").read_text()
 def commands() -> list[str]:
     """Return the lines of README's shell blocks, and its inline ``make`` commands."""
     blocks = re.findall(r"^```sh\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
-    lines = [line for block in blocks for line in block.splitlines() if line]
+    whole = (block.replace("\\\n", " ") for block in blocks)
+    lines = [line for block in whole for line in block.splitlines() if line]
     return lines + re.findall(r"`(make [a-z-]+)`", README)
 
 
@@ -46,7 +48,8 @@ def test_no_command_is_unknown_here() -> None:
     known = {"agent", "serve", "call", "check-config", "migrate", "journal"}
     for command in commands():
         words = shlex.split(command)
-        assert words[0] == "make" or (words[0] == ".venv/bin/mediad" and words[1] in known), command
+        is_ours = words[0] == ".venv/bin/mediad" and words[1] in known
+        assert is_ours or words[0] in ("make", "curl"), command
 
 
 async def test_every_make_target_exists() -> None:
@@ -88,6 +91,17 @@ async def test_tables_are_made_and_the_journal_is_shown(tmp_path: Path) -> None:
                 sys.executable, "-m", "mediad", *lines["journal"], environment=environment
             )
     assert "facts that wait: 0" in shown
+
+
+async def test_an_agent_is_made_with_the_first_key(tmp_path: Path) -> None:
+    (command,) = [c for c in commands() if c.startswith("curl ")]
+    async with run_mediad("", database__directory=str(tmp_path)) as mediad:
+        key = (tmp_path / "access_key").read_text().strip()
+        address = "{}:{}".format(*mediad.http)
+        words = shlex.split(command.replace("$KEY", key).replace("127.0.0.1:8080", address))
+        answer = json.loads(await run(*words, "--silent"))
+    assert answer["name"] == "bakery"
+    assert answer["config"]["prompt"].startswith("You answer")
 
 
 def test_files_that_the_readme_links_to_exist() -> None:
