@@ -89,7 +89,7 @@ async def _find(services: Services, connection: HTTPConnection, address: str) ->
     if key is not None and (row := keys.known(key)):
         return row
     rate = keys.failures.add(address, _MAX_FAILURES, now_s(), amount=0)
-    if rate.remaining <= 0:
+    if rate.remaining <= 0 and not (key and keys.was_good(key)):
         raise _too_often("too_many_failures", "too many requests without a good key", rate)
     if key is not None:
         if row := await keys.look_up(services.database, key):

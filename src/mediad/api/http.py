@@ -37,6 +37,7 @@ from mediad.config import Http
 __all__ = ["HttpServer", "make_app"]
 
 _SHUTDOWN_S = 2
+_MAX_WS_MESSAGE = 65_536  # of a subscriber, in bytes
 
 _RESOURCES = (
     me,
@@ -118,6 +119,8 @@ class HttpServer:
             access_log=False,
             lifespan="off",
             server_header=False,
+            ws_max_size=_MAX_WS_MESSAGE,
+            ws_per_message_deflate=False,
             timeout_graceful_shutdown=_SHUTDOWN_S,
         )
         self._server = _Server(config)

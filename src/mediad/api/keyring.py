@@ -32,6 +32,12 @@ class Keyring:
         until, row = self._keys.get(hash_key(key), (0.0, None))
         return row if time.monotonic() < until and _is_good(row) else None
 
+    def was_good(self, key: str) -> bool:
+        """Return whether a key was good when it was last looked up: somebody's wrong keys from the
+        same address do not lock it out.
+        """
+        return hash_key(key) in self._keys
+
     async def look_up(self, database: Database, key: str) -> AccessKey | None:
         """Return a good key.
 
@@ -42,6 +48,7 @@ class Keyring:
         async with database.read() as connection:
             row = await accesskeys.find(connection, hashed)
         if not _is_good(row):
+            self._keys.pop(hashed, None)
             return None
         assert row is not None
         if generation == self._generation:  # else it may have been revoked meanwhile
@@ -67,7 +74,8 @@ class Keyring:
     def forget(self) -> None:
         """Look all of them up again: one was revoked or changed."""
         self._generation += 1
-        self._keys.clear()
+        for hashed, (_, row) in self._keys.items():
+            self._keys[hashed] = (0.0, row)
         self._customers.clear()
 
 

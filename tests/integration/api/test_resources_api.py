@@ -115,6 +115,10 @@ async def test_wrong_keys_are_limited_and_good_ones_are_not(api: Api) -> None:
         (await api.ask("GET", "/v1/me", key=f"mk_{number}")).status_code for number in range(25)
     ]
     assert statuses == [401] * 20 + [429] * 5
+    await api.key("viewer")
+    await api.ask("POST", "/v1/customers", {"name": "other"})
+    other = (await api.ask("GET", "/v1/customers")).json()["result"][0]["id"]
+    await api.ask("DELETE", f"/v1/customers/{other}")  # all keys are looked up again
     assert (await api.ask("GET", "/v1/me")).status_code == 200
 
 
