@@ -119,6 +119,7 @@ class HttpServer:
             access_log=False,
             lifespan="off",
             server_header=False,
+            proxy_headers=False,  # else anybody on this machine chooses the address he comes from
             ws_max_size=_MAX_WS_MESSAGE,
             ws_per_message_deflate=False,
             timeout_graceful_shutdown=_SHUTDOWN_S,

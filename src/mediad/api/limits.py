@@ -3,10 +3,12 @@ body, and a place among the requests at work.
 """
 
 import asyncio
+import contextlib
 import time
 from collections import OrderedDict
 from typing import NamedTuple
 
+from h11 import LocalProtocolError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -86,7 +88,9 @@ class RateHeaders:
                 headers["X-RateLimit-Limit"] = str(rate.limit)
                 headers["X-RateLimit-Remaining"] = str(max(0, rate.remaining))
                 headers["X-RateLimit-Reset"] = str(rate.reset_s)
-            await send(message)
+            # Raised when what the client sent has turned out to be no HTTP: it gets no answer.
+            with contextlib.suppress(LocalProtocolError):
+                await send(message)
 
         await self._app(scope, receive, send_with_headers)
 

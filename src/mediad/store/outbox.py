@@ -37,6 +37,7 @@ __all__ = [
     "Waiting",
     "due",
     "has_new",
+    "has_webhooks",
     "make",
     "parties_of",
     "record",
@@ -95,6 +96,11 @@ class Waiting(NamedTuple):
 
     number: int
     oldest: datetime | None
+
+
+async def has_webhooks(connection: AsyncConnection) -> bool:
+    """Whether there ever was one."""
+    return (await connection.execute(select(webhooks.c.id).limit(1))).first() is not None
 
 
 async def has_new(connection: AsyncConnection) -> bool:

@@ -94,6 +94,7 @@ class Deliverer:
         self._endpoints: dict[str, _Endpoint] = {}
         self._results: list[tuple[Due, Result]] = []
         self._has_new = True
+        self._has_webhooks = True
         self._is_stopping = False
         self._polled_at = self._counted_at = float("-inf")
         self.problem: str | None = None
@@ -170,6 +171,11 @@ class Deliverer:
         is_poll = monotonic - self._polled_at >= _POLL_S
         if is_poll:
             self._polled_at = monotonic
+            async with self._database.read() as connection:
+                self._has_webhooks = await outbox.has_webhooks(connection)
+        if not self._has_webhooks:  # as for most: then an event costs nothing here
+            self._has_new = False
+            return
         hot = await self._write(now, self._has_new or is_poll)
         if self._is_stopping:
             return
