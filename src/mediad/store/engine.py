@@ -5,7 +5,7 @@ import json
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakSet
 
 import aiosqlite
@@ -102,6 +102,7 @@ def make_engine(settings: Database) -> AsyncEngine:
         event.listen(engine.sync_engine, "connect", _set_up_sqlite)
         event.listen(engine.sync_engine, "engine_disposed", threads.wait_for_their_end)
     else:
+        event.listen(engine.sync_engine, "engine_disposed", _wait_for_closing)
         _replace_idle_connections(engine)
     return engine
 
@@ -176,12 +177,30 @@ def _set_up_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
 class _BoundedClose(Connection):
     """A connection whose end does not wait for a server that reads no more."""
 
+    # A connection whose request was cancelled is closed and nobody waits: an event loop must not be
+    # closed meanwhile.
+    closing: ClassVar[WeakSet["_BoundedClose"]] = WeakSet()
+
     async def ensure_closed(self) -> None:
+        self.closing.add(self)
         try:
             async with asyncio.timeout(_CLOSE_S):
                 await super().ensure_closed()
         except TimeoutError:
             self.close()
+        finally:
+            self.closing.discard(self)
+
+
+def _wait_for_closing(_: Engine) -> None:
+    await_only(_closed())
+
+
+async def _closed() -> None:
+    deadline = time.monotonic() + _CLOSE_S
+    while _BoundedClose.closing and time.monotonic() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(_PAUSE_S)
+    await asyncio.sleep(_PAUSE_S)  # the transports close in the turn after
 
 
 async def _connect(timeout_s: float, **arguments: Any) -> Connection:
