@@ -1,4 +1,4 @@
-"""Speech as the agent gets it from a telephone: espeak-ng, through G.711 at 8 kHz, to 16 kHz."""
+"""Speech as the agent gets it from a telephone: recordings, through G.711 at 8 kHz, to 16 kHz."""
 
 import numpy as np
 
@@ -6,6 +6,7 @@ from mediad.caller.voice import resample
 from mediad.media.g711 import decode_ulaw, encode_ulaw
 from mediad.media.resample import Resampler
 from mediad.speech import espeak
+from tests.data.spoken import VOICES, recordings
 
 __all__ = ["AGENT_RATE_HZ", "over_telephone", "said", "say"]
 
@@ -26,7 +27,7 @@ def said(pcm: bytes, rate_hz: int, *, quiet_s: float = 0.5, gain: float = 0.5) -
     return over_telephone(padded.tobytes(), rate_hz)
 
 
-def say(text: str, voice: str, *, quiet_s: float) -> bytes:
-    """Return what espeak-ng makes of a text, as `said` does; never twice the same."""
-    speech = espeak.synthesize(text, voice)
-    return said(speech.pcm, speech.rate_hz, quiet_s=quiet_s)
+def say(text: str, *, quiet_s: float = 0.5) -> bytes:
+    """Return a recording of the first voice that says a text, as `said` does."""
+    (recording,) = recordings(text, VOICES[0], espeak.DEFAULT_RATE_WPM, 1)
+    return said(*recording, quiet_s=quiet_s)

@@ -105,7 +105,7 @@ async def test_a_service_of_pipecat_passes_the_check(
 
 
 async def test_what_is_heard_comes_before_the_done(api: FakeApi) -> None:
-    pcm = say("yes", "en-us+f2", quiet_s=0.4)
+    pcm = say("yes", quiet_s=0.4)
     *_, heard, done = await ask("stt", api, StoppedSpeaking(1), pcm=pcm)
     assert isinstance(heard, Transcription)
     assert (heard.text, done) == ("yes", Done(1))

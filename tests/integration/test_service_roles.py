@@ -130,7 +130,7 @@ async def test_words_are_heard_turn_by_turn(urls: dict[Role, str]) -> None:
     async with call(urls, "stt") as caller:
         for n, word in enumerate(("yes", "no", "banana", "repeat"), 1):
             await caller.hear(bytes(3 * 2 * AGENT_RATE_HZ))  # while the agent speaks
-            await caller.hear(say(word, "en-us+f2", quiet_s=0.5))
+            await caller.hear(say(word))
             heard = await caller.answer(StoppedSpeaking(n))
             said = [part.text for part in heard if isinstance(part, Transcription)]
             assert said == ([] if word == "banana" else [word])
@@ -139,9 +139,9 @@ async def test_words_are_heard_turn_by_turn(urls: dict[Role, str]) -> None:
 
 async def test_what_is_said_after_a_turn_belongs_to_the_next(urls: dict[Role, str]) -> None:
     async with call(urls, "stt") as caller:
-        await caller.hear(say("yes", "en-us+f2", quiet_s=0.5))
+        await caller.hear(say("yes"))
         await caller.send(StoppedSpeaking(1))
-        await caller.hear(say("no", "en-us+f2", quiet_s=0.5))
+        await caller.hear(say("no"))
         second = await caller.answer(StoppedSpeaking(2))
         rest = [await caller.receive(), await caller.receive()]
     said = [part.text for part in (*second, *rest) if isinstance(part, Transcription)]

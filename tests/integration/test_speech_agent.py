@@ -77,7 +77,7 @@ class Caller:
 
     def say(self, word: str) -> None:
         """Say a word from now on."""
-        self._words = say(word, "en-us+f2", quiet_s=0.1)
+        self._words = say(word, quiet_s=0.1)
 
     async def tell(self, type_: str, data: dict[str, Any]) -> None:
         """Send an RTVI message."""
