@@ -2,6 +2,7 @@
 and what Pipecat's own classes are made with is looked at.
 """
 
+import asyncio
 import sys
 import warnings
 from collections.abc import AsyncIterator, Callable
@@ -25,6 +26,7 @@ from mediad.wire.service import Done, Failure, FromService, Generate, Role, Star
 from tests.fakes.openai_api import DONE, FakeApi, chunk, run_api
 from tests.telephone import AGENT_RATE_HZ, say
 
+_wait_for = asyncio.wait_for
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # here every warning is an error, and Pipecat has some
     from pipecat.services.openai.llm import OpenAILLMService
@@ -32,6 +34,9 @@ with warnings.catch_warnings():
     from mediad.speech.roles import pipeline_roles, providers
     from mediad.speech.roles.pipeline_roles import pipeline_service
     from mediad.speech.services import EspeakTTSService, PocketsphinxSTTService
+# For Python 3.11 Pipecat puts another one in its place, by which other tests, of what knows nothing
+# of Pipecat, would leave connections open when they cancel.
+asyncio.wait_for = _wait_for
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
