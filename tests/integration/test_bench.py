@@ -15,7 +15,7 @@ import pytest
 
 from bench.build import FLAGS, Programs, build
 from bench.generator import Result, generate
-from bench.instructions import BUDGETS, count_instructions
+from bench.instructions import BUDGET, count_instructions
 from bench.process import BenchError, choose_cores, free_port
 from bench.targets import Kind, Target, running
 from bench.thread_server import receive
@@ -166,10 +166,7 @@ def test_flags_are_those_of_the_compiled_core() -> None:
     assert list(FLAGS) == _build._UNIX_FLAGS
 
 
-@pytest.mark.parametrize("calls", BUDGETS)
-def test_a_frame_keeps_to_its_budget_of_instructions(
-    programs: Programs, valgrind: Program, calls: int
-) -> None:
-    counted = count_instructions(programs, calls, valgrind.path, valgrind.environment)
-    print(f"{counted:.0f} instructions for a frame with {calls} calls")
-    assert counted < BUDGETS[calls]
+def test_a_frame_keeps_to_its_budget_of_instructions(programs: Programs, valgrind: Program) -> None:
+    counted = count_instructions(programs, valgrind.path, valgrind.environment)
+    print(f"{counted:.0f} instructions for a frame")
+    assert counted < BUDGET

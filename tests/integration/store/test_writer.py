@@ -106,7 +106,7 @@ async def test_facts_become_rows_and_events_in_order(
         journal, database, metrics, invalidate=listener.invalidate, announce=listener.announce
     ) as writer:
         offer(journal, facts)
-        assert await writer.drain(10.0)
+        assert await writer.drain(60.0)
     announced = listener.announced
     assert [event.event_id for event in announced] == [fact.event_id for fact in facts]
     assert [event.sequence for event in announced] == list(range(1, len(facts) + 1))
@@ -171,7 +171,7 @@ async def test_writer_that_is_stopped_anywhere_loses_and_repeats_nothing(
         async with writing(journal, database, Metrics(), announce=announced.append):
             await asyncio.sleep(0.02 + number * 0.004)
     async with writing(journal, database, Metrics(), announce=announced.append) as writer:
-        assert await writer.drain(10.0)
+        assert await writer.drain(60.0)
     async with database.read() as connection:
         kept = await events.after(connection, "default", 0, 10_000)
     assert [event.event_id for event in kept] == [fact.event_id for fact in facts]
@@ -195,7 +195,7 @@ async def test_refused_fact_is_put_aside_and_others_are_written(
     bad = strange(settings.url)
     async with writing(journal, database, metrics) as writer:
         offer(journal, [*facts[:place], bad, *facts[place:]])
-        assert await writer.drain(10.0)
+        assert await writer.drain(60.0)
         assert writer.problem is None
         assert writer.rejected == 1
     assert await messages(database) == [str(number) for number in range(1000)]
