@@ -11,7 +11,12 @@ from bench.build import Programs
 from bench.process import BenchError, favour
 from bench.targets import Target, read_metrics
 
-__all__ = ["Durations", "Result", "generate"]
+__all__ = ["STANDSTILL_MS", "Durations", "Result", "generate"]
+
+STANDSTILL_MS = 20.0
+"""When the generator is so late once, the machine stood still, and the agent and the callers with
+it: what is heard then is not the measured program's doing.
+"""
 
 _SCRAPE_S = 15.0  # as often as Prometheus asks
 _SLACK_S = 60.0  # over what the generator itself allows
@@ -88,6 +93,11 @@ class Result:
         """Return how many frames did not come as they should have."""
         names = ("lost", "duplicates", "reordered", "undecoded", "underruns", "missing")
         return sum(self.window[name] for name in (*names, "wrong_messages"))
+
+    @property
+    def stood_still(self) -> bool:
+        """Return whether the machine did: then nobody is to blame for broken frames."""
+        return self.lateness.max >= STANDSTILL_MS
 
 
 def generate(
