@@ -38,6 +38,8 @@ class FakeApi:
     events: list[Any] = field(default_factory=list)
     """Data of the events; a number waits so many seconds, the string [DONE] is the end."""
     status: int = 200
+    refuses_tools: bool = False
+    """Whether it answers 400 to whoever offers some."""
     requests: list[dict[str, Any]] = field(default_factory=list)
     authorization: list[str] = field(default_factory=list)
     idle: asyncio.Event = field(default_factory=asyncio.Event)
@@ -49,9 +51,12 @@ class FakeApi:
         self.idle.clear()
         try:
             await self._read(reader)
-            if self.status != 200:
-                body = json.dumps({"error": {"message": "no", "type": "x", "code": None}})
-                head = f"HTTP/1.1 {self.status} Error\r\nContent-Type: application/json\r\n"
+            is_refused = self.refuses_tools and "tools" in self.requests[-1]
+            if self.status != 200 or is_refused:
+                why = "this model does not support tools" if is_refused else "no"
+                body = json.dumps({"error": {"message": why, "type": "x", "code": None}})
+                status = 400 if is_refused else self.status
+                head = f"HTTP/1.1 {status} Error\r\nContent-Type: application/json\r\n"
                 writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
             else:
                 await self._stream(reader, writer)

@@ -10,8 +10,8 @@ import asyncio
 import contextlib
 import ssl
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, Self
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Literal, Self
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
@@ -24,6 +24,7 @@ from mediad.wire.service import (
     FromMediad,
     FromService,
     Generate,
+    Interim,
     Ready,
     Role,
     Start,
@@ -31,9 +32,21 @@ from mediad.wire.service import (
     Word,
 )
 
-__all__ = ["FakeService", "Script", "ServiceConnection", "pcm_of"]
+__all__ = [
+    "HALF_PCM",
+    "FakeService",
+    "Fault",
+    "Moody",
+    "Script",
+    "ServiceConnection",
+    "answer",
+    "pcm_of",
+]
 
 RATE_HZ = 8000
+FLOOD = "All work and no play. " * 10
+HALF_PCM = (6_543).to_bytes(2, "little") * (RATE_HZ // 2)
+"""What a TTS says half way: half a second of a level of its own."""
 
 
 def pcm_of(text: str, rate_hz: int = RATE_HZ) -> bytes:
@@ -114,8 +127,8 @@ class ServiceConnection:
 Script = Callable[[ServiceConnection], Awaitable[None]]
 
 
-async def answer(connection: ServiceConnection) -> None:
-    """Do what a good service of the role does, from the first request on that is not cancelled."""
+async def requests(connection: ServiceConnection) -> AsyncIterator[FromMediad]:
+    """Return what it is asked for, as it comes."""
     at = 0
 
     def has_more(connection: ServiceConnection) -> bool:
@@ -125,17 +138,90 @@ async def answer(connection: ServiceConnection) -> None:
         await connection.wait(has_more)
         for message in connection.got[at:]:
             at += 1
-            match message:
-                case StoppedSpeaking(n) if n is not None:
-                    await connection.send(Transcription(f"turn {n}", "", ""), Done(n))
-                case Generate(n, messages) if not connection.is_cancelled(n):
-                    words = str(messages[-1]["content"]).split(" ")
-                    deltas = [words[0], *(f" {word}" for word in words[1:])]
-                    await connection.send(*(Text(n, delta) for delta in deltas))
-                    await connection.send(Done(n, usage={"completion_tokens": len(words)}))
-                case Text(n, text) if not connection.is_cancelled(n):
-                    speech = AudioFrame(pcm_of(text), RATE_HZ, 1)
-                    await connection.send(speech, Word(n, text, 0), Done(n))
+            yield message
+
+
+async def answer(connection: ServiceConnection) -> None:
+    """Do what a good service of the role does, from the first request on that is not cancelled."""
+    async for request in requests(connection):
+        await _answer(connection, request)
+
+
+async def _answer(connection: ServiceConnection, request: FromMediad) -> None:
+    match request:
+        case StoppedSpeaking(n) if n is not None:
+            await connection.send(Transcription(f"turn {n}", "", ""), Done(n))
+        case Generate(n, messages) if not connection.is_cancelled(n):
+            words = str(messages[-1]["content"]).split(" ")
+            deltas = [words[0], *(f" {word}" for word in words[1:])]
+            await connection.send(*(Text(n, delta) for delta in deltas))
+            await connection.send(Done(n, usage={"completion_tokens": len(words)}))
+        case Text(n, text) if not connection.is_cancelled(n):
+            speech = AudioFrame(pcm_of(text), RATE_HZ, 1)
+            await connection.send(speech, Word(n, text, 0), Done(n))
+
+
+Fault = Literal["hang", "die", "garbage", "flood", "half", "empty", "unplayable"]
+
+
+class Moody:
+    """A script: a good service while it has no fault, which else it shows at every request; one
+    that hears, at the next.
+    """
+
+    fault: Fault | None = None
+
+    async def __call__(self, connection: ServiceConnection) -> None:
+        """Serve a connection."""
+        async for request in requests(connection):
+            fault = self.fault
+            if fault is None:
+                await _answer(connection, request)
+            elif isinstance(request, StoppedSpeaking | Generate | Text):
+                if isinstance(request, StoppedSpeaking):  # which is never asked again
+                    self.fault = None
+                await _fail(connection, request, fault)
+
+
+async def _fail(
+    connection: ServiceConnection, request: StoppedSpeaking | Generate | Text, fault: Fault
+) -> None:
+    match fault:
+        case "hang":  # it confirms a cancelling all the same, as one does that waits for another
+            pass
+        case "die":
+            await connection.cut()
+        case "garbage":
+            nonsense = frames.encode_json(
+                '{"label":"rtvi-ai","type":"mediad-done","data":{"n":{}}}'
+            )
+            for _ in range(20):
+                await connection.send(b"\xff" * 9, nonsense)
+        case "flood":  # and it does not stop when it is told to
+            connection.cancels = False
+            part = Text(request.n, FLOOD) if isinstance(request, Generate) else _half(request)
+            while not connection.is_over:
+                await connection.send(part)
+                await asyncio.sleep(0)
+        case "empty" if (n := request.id if isinstance(request, Text) else request.n) is not None:
+            await connection.send(Done(n))
+        case "unplayable":
+            await connection.send(AudioFrame(HALF_PCM, 12_345, 1))
+            await _fail(connection, request, "empty")
+        case "half":
+            await connection.send(_half(request))
+            if isinstance(request, StoppedSpeaking):  # if it only hung, the half would be answered
+                await connection.cut()
+
+
+def _half(request: StoppedSpeaking | Generate | Text) -> FromService:
+    match request:
+        case Generate(n):
+            return Text(n, "Half is said. And then ")
+        case Text():
+            return AudioFrame(HALF_PCM, RATE_HZ, 1)
+        case _:
+            return Interim("well")
 
 
 class FakeService:

@@ -718,6 +718,20 @@ async def test_no_service_at_all_is_told_after_a_while() -> None:
         await SttLink(bench.service("stt", "ws://127.0.0.1:1"), CALL, "", bench.heard).run()
 
 
+async def test_time_with_a_service_is_no_time_without_one() -> None:
+    async def script(connection: ServiceConnection) -> None:
+        await asyncio.sleep(0.6)
+        await connection.cut()
+
+    bench = Bench()
+    bench.patience_s = 0.5
+    async with FakeService("llm", answer, scripts=(script,)) as llm:
+        async with running(bench.llm(llm)) as link:
+            await bench.heard.until("service_lost")
+            link.generate(1, [{"content": "hello"}])
+            await bench.heard.until("done")
+
+
 async def test_waiting_request_fails_within_its_budget_though_nobody_answers() -> None:
     bench = Bench(budget_s=0.2)
     link = TtsLink(bench.service("tts", "ws://127.0.0.1:1"), CALL, Voice(), RATE_HZ, bench.heard)

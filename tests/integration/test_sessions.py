@@ -274,7 +274,7 @@ class SlowCache(MemoryCache):
     """A cache that takes its time, or does not take anything; counts how often it is written."""
 
     def __init__(self) -> None:
-        super().__init__(Keys("mediad", "test"), Metrics(), 10_000_000)
+        super().__init__(Keys("mediad", "test"), Metrics(), 10_000_000, 0)
         self.writes = 0
         self.takes_s = 0.0
         self.is_away = False

@@ -21,7 +21,7 @@ def open_cache(redis: config.Redis, cache: config.Cache, metrics: Metrics) -> Ca
     """
     keys = Keys(cache.prefix, cache.environment)
     if redis.url is None:
-        return MemoryCache(keys, metrics, cache.max_bytes)
+        return MemoryCache(keys, metrics, cache.max_bytes, cache.max_speech_bytes)
     shared = RedisCache(redis, keys, metrics)
     shared.start()
     return shared

@@ -8,7 +8,7 @@ import logging
 from dataclasses import dataclass
 from urllib.parse import quote
 
-__all__ = ["ENVIRONMENTS", "MAX_TTL_S", "Key", "Keys"]
+__all__ = ["ENVIRONMENTS", "MAX_TTL_S", "SPEECH", "Key", "Keys"]
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +20,9 @@ _DAY_S = 86_400
 
 MAX_TTL_S = 7 * _DAY_S
 """The longest that anything is kept, in seconds."""
+
+SPEECH = "tts:audio"
+"""The kind of the keys of speech."""
 
 
 @dataclass(frozen=True, slots=True)

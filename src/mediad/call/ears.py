@@ -51,11 +51,6 @@ class VoiceModel:
         """Whether there is anybody to ask."""
         return self._silero is not None
 
-    @property
-    def refused(self) -> int:
-        """Windows for which it had no time."""
-        return self._silero.counters().refused if self._silero is not None else 0
-
     def ask(
         self, hearing: Hearing, windows: list[bytes], on_score: Callable[[float], None]
     ) -> bool:

@@ -2,7 +2,9 @@
 once, and what is played of it is followed. Called on the media loop; nothing waits.
 """
 
+import math
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -14,12 +16,20 @@ from mediad.call.turn.answer import Answer
 from mediad.call.turn.heard import Heard
 from mediad.call.turn.sentences import Sentences
 from mediad.line import Line
-from mediad.wire.frames import BadFrame
+from mediad.media.playout import PREBUFFER_WAIT_S
+from mediad.wire import frames
+from mediad.wire.frames import AudioFrame, BadFrame
 from mediad.wire.service import Role, Voice
 
 __all__ = ["Mouth", "MouthEvents"]
 
 _LINE_RATE_HZ = 8000
+_PAUSE_S = 0.2  # a language model that writes nothing for so long may have ended a sentence
+
+# A long answer is written far sooner than it is heard. What waits for its turn does so as text: the
+# playout holds so much audio and no more, and most of it may be cut off by a barge-in.
+_MAX_ASKED = 8  # sentences that the TTS service has not finished
+_MAX_AHEAD_S = 20.0  # of audio that waits to be played
 
 
 class MouthEvents(Protocol):
@@ -53,6 +63,14 @@ class _Reply:
     cutter: Sentences
     answer: Answer = field(default_factory=Answer)
     sentences: list[str] = field(default_factory=list)
+    """Those given to the TTS service."""
+    waiting: deque[str] = field(default_factory=deque)
+    """Those that are yet to be."""
+    is_written: bool = False
+    written_at: float = math.inf
+    """When the newest of its text came; infinity once it was looked at for that."""
+    first_at: float | None = None
+    """When the first of its audio came."""
     is_started: bool = False
 
 
@@ -81,7 +99,7 @@ class Mouth:
         self._n = 0
         self._has_spoken = False
         self.is_muted = False
-        """Whether nothing that comes is played."""
+        """Whether silence is played in the place of what comes."""
         line.keep_played()
 
     async def run(self) -> None:
@@ -112,6 +130,7 @@ class Mouth:
         """Take more of its text."""
         reply = self._reply
         if reply is not None and reply.n == n:
+            reply.written_at = time.monotonic()
             for sentence in reply.cutter.add(delta):
                 self._speak(reply, sentence)
 
@@ -119,23 +138,24 @@ class Mouth:
         """All of its text was written."""
         reply = self._reply
         if reply is not None and reply.n == n:
+            reply.written_at = math.inf
+            reply.is_written = True
             for sentence in reply.cutter.finish():
                 self._speak(reply, sentence)
-            reply.answer.end()
+            self._feed(reply)
 
     def say(self, n: int, text: str) -> None:
         """Say a text as the reply of a turn; with one under way in it, after that."""
         reply = self._reply
         if reply is None or reply.n != n:
-            reply = self._reply = _Reply(n, Sentences(self._language))
-            reply.answer.end()
+            reply = self._reply = _Reply(n, Sentences(self._language), is_written=True)
         self._speak(reply, text)
 
     def play_fallback(self, n: int) -> None:
         """Let the caller hear, as the reply of a turn, that something is wrong."""
         self._reply = reply = _Reply(n, Sentences(self._language))
         start_s = self._line.queued_s
-        self._line.receive_agent(self._fallback_frame, time.monotonic())
+        self._line.receive_agent(self._heard(self._fallback_frame), time.monotonic())
         self._n += 1
         reply.answer.add(self._n, "")
         reply.answer.on_audio(self._n, start_s, self._line.queued_s)
@@ -152,25 +172,61 @@ class Mouth:
         return reply.answer.heard(self._line.played_s) if reply is not None else None
 
     def _speak(self, reply: _Reply, sentence: str) -> None:
-        self._n += 1
-        self._speaking[self._n] = reply
-        reply.answer.add(self._n, sentence)
-        reply.sentences.append(sentence)
-        self._speaker.speak(self._n, sentence)
+        reply.waiting.append(sentence)
+        self._feed(reply)
+
+    def _feed(self, reply: _Reply) -> None:
+        """Give the TTS service as much as it may have."""
+        line = self._line
+        while (
+            reply.waiting
+            and len(self._speaking) < _MAX_ASKED
+            and line.queued_s - line.played_s < _MAX_AHEAD_S
+        ):
+            sentence = reply.waiting.popleft()
+            self._n += 1
+            self._speaking[self._n] = reply
+            reply.answer.add(self._n, sentence)
+            reply.sentences.append(sentence)
+            self._speaker.speak(self._n, sentence)
+        if reply.is_written and not reply.waiting:
+            reply.answer.end()
 
     # What is played
 
-    def tick(self) -> None:
+    def _heard(self, message: bytes) -> bytes:
+        """Return what is played of it: of a muted agent silence, for its turns last as long."""
+        frame = frames.decode(message) if self.is_muted else None
+        if not isinstance(frame, AudioFrame):
+            return message
+        return frames.encode_audio(bytes(len(frame.audio)), frame.sample_rate, frame.num_channels)
+
+    def tick(self, now: float) -> None:
         """Look what was played by now."""
         reply = self._reply
         if reply is None:
             return
+        if now - reply.written_at >= _PAUSE_S:
+            reply.written_at = math.inf
+            for sentence in reply.cutter.pause():
+                self._speak(reply, sentence)
+        if reply.waiting:
+            self._feed(reply)
         played_s = self._line.played_s
         if not reply.is_started and reply.answer.has_started(played_s):
             reply.is_started = True
+            if reply.first_at is not None:
+                self._metrics.frame_time.observe(now - reply.first_at)
             self._events.on_reply_started(reply.n)
         if reply is self._reply and reply.answer.has_finished(played_s):
             self._reply = None
+            self._finish(reply)
+
+    def _finish(self, reply: _Reply) -> None:
+        if reply.sentences and not reply.is_started:
+            silent = Failed("tts", reply.n, "error", "it has made nothing to be heard", False)
+            self._events.on_reply_failed(reply.n, silent)
+        else:
             text = " ".join(reply.sentences) if reply.is_started else ""
             self._events.on_reply_finished(reply.n, text)
 
@@ -192,11 +248,14 @@ class Mouth:
         if not self._has_spoken:
             self._has_spoken = True
             self._events.on_agent_spoke()
+        now = time.monotonic()
+        reply.first_at = reply.first_at or now
         start_s = self._line.queued_s
-        if not self.is_muted:
-            frame = self._line.receive_agent(message, time.monotonic())
-            if isinstance(frame, BadFrame):
-                self._metrics.bad_audio.labels(frame.reason).inc()
+        # The playout's wait is for senders in real time. A service sends as fast as it can: as soon
+        # as there is enough the next tick plays it.
+        frame = self._line.receive_agent(self._heard(message), now - PREBUFFER_WAIT_S)
+        if isinstance(frame, BadFrame):
+            self._metrics.bad_audio.labels(frame.reason).inc()
         reply.answer.on_audio(n, start_s, self._line.queued_s)
 
     def on_word(self, n: int, text: str, offset_ms: int) -> None:

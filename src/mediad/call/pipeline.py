@@ -11,31 +11,31 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping
-from math import inf
 from typing import Any, Literal, Protocol, get_args
 
 from mediad.ai.connect import CallInfo
 from mediad.ai.services.events import Failed, Times
 from mediad.ai.services.llm import LlmLink
 from mediad.ai.services.stt import SttLink
+from mediad.bus.commands import Who
 from mediad.call.ears import Ears
 from mediad.call.facts import Facts
 from mediad.call.history import History
 from mediad.call.mouth import Mouth
+from mediad.call.pipeline_options import agent_config, turn_options, voice_of
+from mediad.call.pipeline_tools import HANG_UP, TOOLS, called
 from mediad.call.shared import Shared
+from mediad.call.ticker import TICK_S
 from mediad.call.turn import actions as act
-from mediad.call.turn.actions import Action, Speech
+from mediad.call.turn.actions import Action, Ended, Speech
 from mediad.call.turn.machine import Turns
-from mediad.call.turn.options import EndBy, TurnOptions
 from mediad.call.turn.voice import VoiceStarted, VoiceStopped
-from mediad.config import Pipeline as PipelineSettings
 from mediad.config import Settings
 from mediad.errors import CommandRefused
 from mediad.line import Line
 from mediad.wire import frames
 from mediad.wire.frames import AudioFrame
-from mediad.wire.service import Done, Role, Voice
+from mediad.wire.service import Done, Role
 
 __all__ = ["MAX_TEXTS", "Pipeline", "PipelineEvents"]
 
@@ -44,11 +44,15 @@ logger = logging.getLogger(__name__)
 MAX_TEXTS = 16
 """Texts that may wait to be spoken on somebody's command."""
 
+_TIMER_EARLY_S = 0.001  # the loop's timers have a resolution of 1 ms
+
 _GIVE_UPS = {
-    "no_input": "no_user_response",
-    "session_timeout": "normal_unspecified",
-    "failures": "destination_out_of_order",
+    "hang_up": ("agent", "normal_clearing"),
+    "no_input": ("system", "no_user_response"),
+    "session_timeout": ("system", "normal_unspecified"),
+    "failures": ("system", "destination_out_of_order"),
 }
+"""Who ends the call then, and why."""
 
 
 class PipelineEvents(Protocol):
@@ -56,6 +60,10 @@ class PipelineEvents(Protocol):
 
     def on_agent_spoke(self) -> None:
         """The first of the agent's audio in this call is there."""
+        ...
+
+    def on_speaking(self, who: Who, started: bool) -> None:
+        """Somebody has begun to speak, or stopped."""
         ...
 
     def hang_up(self, by: str, cause: str) -> None: ...
@@ -74,8 +82,7 @@ class Pipeline:
         events: PipelineEvents,
     ) -> None:
         ours = settings.pipeline
-        config: dict[str, Any] = {"prompt": ours.prompt, "first_message": ours.first_message}
-        config |= {"language": ours.language, **(call.agent or {})}
+        config = agent_config(call.agent, ours)
         self._call = call
         self._line = line
         self._facts = facts
@@ -85,14 +92,13 @@ class Pipeline:
         self._fallback_text = shared.fallback_text
         self._first_message = config["first_message"] or ""
         self._history = History(config["prompt"])
-        options = _options(config, ours)
-        self._turns = Turns(options, time.monotonic())
+        self._turns = Turns(turn_options(config, ours), time.monotonic())
         self._ears = Ears(shared.model, self._on_voice)
         self._stt = SttLink(shared.services.stt, call, config["language"], self)
         self._llm = LlmLink(shared.services.llm, call, config["language"], self)
-        voice = _voice(config, settings)
-        self._mouth = Mouth(shared, call, voice, line, self)
+        self._mouth = Mouth(shared, call, voice_of(config, settings.tts), line, self)
         self._turn_ended_at = 0.0  # when the caller's turn did
+        self._is_agent_heard = False
         self._texts_to_say: deque[str] = deque()
         self._to_do: deque[Action] = deque()
         self._is_doing = False
@@ -101,6 +107,7 @@ class Pipeline:
         self._failed_role: Role | None = None  # the last one that did
         self._over = asyncio.get_running_loop().create_future()
         self._is_closed = False
+        self._timer: asyncio.TimerHandle | None = None  # for what is due before the next tick
 
     @property
     def state(self) -> Literal["connecting", "open", "slow", "reconnecting", "closed"]:
@@ -136,6 +143,9 @@ class Pipeline:
     def close(self) -> None:
         """End all connections, and look for no others."""
         self._is_closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._ears.close()
         self._stt.close()
         self._llm.close()
@@ -165,8 +175,23 @@ class Pipeline:
         """Look what was played in this 20 ms, and what is due."""
         if self._is_closed:
             return
-        self._mouth.tick()
-        if now >= self._turns.due:
+        self._mouth.tick(now)
+        self._do(self._turns.tick(now), now)
+
+    def _arm(self, now: float) -> None:
+        """Leave nothing to the next tick that is due before it: the answer begins at a tick, too,
+        and the caller would wait for both.
+        """
+        wait_s = self._turns.due - now
+        if wait_s < TICK_S and self._timer is None and not self._is_closed:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(max(wait_s, 0.0), self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        now = time.monotonic()
+        if self._turns.due <= now + _TIMER_EARLY_S:
+            now = max(now, self._turns.due)
             self._do(self._turns.tick(now), now)
 
     def send_digit(self, digit: str) -> None:
@@ -196,7 +221,7 @@ class Pipeline:
             self._history.add_caller(text)
 
     def look_at_audio(self, sent: bool, played: bool) -> None:
-        """Play nothing of what the services say while ``played`` is to be looked at."""
+        """Play silence for what the services say while ``played`` is to be looked at."""
         self._mouth.is_muted = played
 
     # What the turns ask for
@@ -212,13 +237,14 @@ class Pipeline:
                 self._do_one(self._to_do.popleft(), now)
         finally:
             self._is_doing = False
+        self._arm(now)
 
     def _do_one(self, action: Action, now: float) -> None:
         match action:
             case act.CallerStarted():
-                self._facts.publish("speaking", {"who": "caller", "started": True})
+                self._tell_speaking("caller", True)
             case act.CallerStopped():
-                self._facts.publish("speaking", {"who": "caller", "started": False})
+                self._tell_speaking("caller", False)
             case act.AskWords(n):
                 self._stt.stopped_speaking(n)
             case act.EndOfTurn(n):
@@ -230,7 +256,7 @@ class Pipeline:
                 if text:
                     self._history.add_caller(text)
                 self._mouth.begin(n)
-                self._llm.generate(n, self._history.messages(why))
+                self._llm.generate(n, self._history.messages(why), TOOLS)
             case act.Say(n, speech):
                 self._say(n, speech)
             case act.PausePlayout():
@@ -247,7 +273,7 @@ class Pipeline:
             case act.GiveUp(reason):
                 logger.info("call %s: ended: %s", self._call.call_id, reason)
                 if self._events is not None:
-                    self._events.hang_up("system", _GIVE_UPS[reason])
+                    self._events.hang_up(*_GIVE_UPS[reason])
                 if not self._over.done():
                     self._over.set_result(None)
 
@@ -269,11 +295,20 @@ class Pipeline:
     def _cancel(self, n: int) -> None:
         self._llm.cancel(n)
         heard = self._mouth.cancel()
+        self._tell_speaking("agent", False)
         data: dict[str, Any] = {"n": n, "discarded_ms": self._line.flush()}
         if heard is not None:
             data |= {"heard": heard.text, "estimated": heard.estimated}
             self._has_said(heard.text)
         self._facts.publish("interrupted", data)
+
+    def _tell_speaking(self, who: Who, started: bool) -> None:
+        if who == "agent":
+            if started == self._is_agent_heard:  # an answer without a sound
+                return
+            self._is_agent_heard = started
+        if self._events is not None:
+            self._events.on_speaking(who, started)
 
     def _has_said(self, text: str) -> None:
         if text:
@@ -293,19 +328,23 @@ class Pipeline:
         if self._turn_ended_at:
             self._metrics.latency.observe(now - self._turn_ended_at)
             self._turn_ended_at = 0.0
-        self._facts.publish("speaking", {"who": "agent", "started": True})
+        self._tell_speaking("agent", True)
         self._do(self._turns.on_agent_started(n, now), now)
 
     def on_reply_finished(self, n: int, text: str) -> None:
         """The caller has heard it."""
         now = time.monotonic()
-        self._facts.publish("speaking", {"who": "agent", "started": False})
+        self._tell_speaking("agent", False)
         self._has_said(text)
-        self._do(self._turns.on_agent_finished(n, now), now)
+        actions = self._turns.on_agent_finished(n, now)
+        if act.TurnEnded(n, Ended.FAILED) in actions:  # there was nothing to be heard
+            self._blame(Failed("llm", n, "error", "it has written nothing", False))
+        self._do(actions, now)
 
     def on_reply_failed(self, n: int, failed: Failed) -> None:
         """The caller will not hear it, or no more of it."""
-        self._has_failed(n, failed)
+        now = time.monotonic()
+        self._let_hear(failed, self._turns.on_failed(n, now), now)
 
     # From the ears
 
@@ -340,17 +379,23 @@ class Pipeline:
 
     def on_failed(self, failed: Failed) -> None:
         """The STT or the LLM service has failed a turn."""
-        self._has_failed(failed.n, failed)
+        now = time.monotonic()
+        is_stt = failed.role == "stt"
+        fail = self._turns.on_stt_failed if is_stt else self._turns.on_failed
+        self._let_hear(failed, fail(failed.n, now), now)
 
-    def _has_failed(self, n: int, failed: Failed) -> None:
-        """Let the turns decide what the caller hears."""
+    def _let_hear(self, failed: Failed, actions: list[Action], now: float) -> None:
+        """Do what the turns make of a failure, which may be nothing: its turn is over."""
+        if actions:
+            self._blame(failed)
+        self._do(actions, now)
+
+    def _blame(self, failed: Failed) -> None:
         self._metrics.fallbacks.labels(failed.role).inc()
         self._failed_role = failed.role
         logger.warning(
             "call %s: %s: %s %s", self._call.call_id, failed.role, failed.why, failed.message
         )
-        now = time.monotonic()
-        self._do(self._turns.on_failed(n, now), now)
 
     def on_interim(self, text: str) -> None:
         """Words that may change."""
@@ -386,25 +431,8 @@ class Pipeline:
         """The language model has written everything."""
         if times.first_at is not None:
             self._metrics.token_time.observe(times.first_at - times.asked_at)
+        for tool in called(done.tool_calls):
+            self._metrics.tool_calls.labels(tool).inc()
+            if tool == HANG_UP:
+                self._turns.on_last_answer(done.n)
         self._mouth.end(done.n)
-
-
-def _options(config: Mapping[str, Any], ours: PipelineSettings) -> TurnOptions:
-    flow = config.get("flow") or {}
-    interruption = flow.get("interruption") or {}
-    return TurnOptions(
-        user_start_first=flow.get("user_start_first", False),
-        has_first_message=bool(config["first_message"]),
-        interruption_allowed=interruption.get("allowed", True),
-        response_delay_s=flow.get("response_delay_ms", 0) / 1000,
-        session_timeout_s=float(config.get("session_timeout_s", inf)),
-        end_by=EndBy(ours.end_of_turn),
-        end_silence_s=ours.end_silence_s,
-        no_input_s=ours.no_input_s,
-    )
-
-
-def _voice(config: Mapping[str, Any], settings: Settings) -> Voice:
-    chosen = config.get("voice") or {}
-    name = str(chosen.get("voice_id") or settings.tts.voice)
-    return Voice(name, config["language"], settings.tts.rate)

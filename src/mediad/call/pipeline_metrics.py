@@ -23,6 +23,9 @@ class PipelineMetrics:
         self.audio_time = histogram(
             "audio_seconds", "From the first sentence to the first of its audio"
         )
+        self.frame_time = histogram(
+            "frame_seconds", "From the first of the answer's audio to its first frame played"
+        )
         self.latency = histogram(
             "latency_seconds", "From the end of the caller's turn to the first frame of the answer"
         )
@@ -34,6 +37,12 @@ class PipelineMetrics:
         )
         self.fallbacks = Counter(
             "mediad_fallbacks", "Turns that a service failed, by which", ["role"], registry=registry
+        )
+        self.tool_calls = Counter(
+            "mediad_tool_calls",
+            "Tools that language models called; unknown ones are ignored",
+            ["tool"],
+            registry=registry,
         )
         self.gate_alone = Counter(
             "mediad_voices_unconfirmed",

@@ -417,19 +417,19 @@ class Session:
         elif isinstance(event, rtvi.Speaking):
             if event.who == "caller":
                 self._caller_stopped_at = None if event.started else now
-            self._note_speaking(event)
-            self.facts.publish("speaking", {"who": event.who, "started": event.started})
+            self.on_speaking("caller" if event.who == "caller" else "agent", event.started)
         elif isinstance(event, rtvi.AgentError):
             self._metrics.agent_errors.inc()
             self.facts.publish("agent_error", {"text": event.text, "fatal": event.fatal})
             logger.warning("agent reports an error (call %s)", self.call.call_id)
 
-    def _note_speaking(self, event: rtvi.Speaking) -> None:
-        who: Who = "caller" if event.who == "caller" else "agent"
-        if event.started:
+    def on_speaking(self, who: Who, started: bool) -> None:
+        """Somebody has begun to speak, or stopped."""
+        if started:
             self._speaking[who] = None
         else:
             self._speaking.pop(who, None)
+        self.facts.publish("speaking", {"who": who, "started": started})
 
 
 def _silence_like(frame: bytes) -> bytes:

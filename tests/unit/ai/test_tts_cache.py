@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -10,6 +10,9 @@ import pytest
 from mediad.ai import tts_cache
 from mediad.ai.spoken import Item, Said, SpeechKey, unpack
 from mediad.ai.tts_cache import LINGER_S, Flight, NoStore, TtsCache
+from mediad.cache.cache import Cache
+from mediad.cache.keys import Key, Keys
+from mediad.cache.speech import WAIT_S, SpeechCache
 from mediad.metrics import Metrics
 from mediad.wire import frames
 from tests import virtual_time
@@ -148,6 +151,37 @@ async def test_two_hundred_at_once_are_one() -> None:
     assert isinstance(bench.store, FakeStore)
     assert bench.store.questions == 1
     assert bench.reads() == {"hit": 0, "miss": 1, "joined": 199, "alone": 0}
+
+
+class NeverAnswers(Cache):
+    """A cache that hangs."""
+
+    async def _read(self, keys: Sequence[Key]) -> list[bytes | None]:
+        await asyncio.sleep(3600)
+        raise AssertionError
+
+    async def _write(
+        self, values: Mapping[Key, bytes], gone: Collection[Key], *, are_copies: bool
+    ) -> bool:
+        await asyncio.sleep(3600)
+        raise AssertionError
+
+
+@in_virtual_time
+async def test_two_hundred_wait_for_a_cache_that_hangs_as_long_as_one() -> None:
+    metrics = Metrics()
+    speech = SpeechCache(metrics)
+    speech.open(NeverAnswers(Keys("mediad", "test"), metrics))
+    cache = TtsCache(speech, metrics)
+    callers = [Caller(cache) for _ in range(200)]
+    await asyncio.sleep(WAIT_S * 0.99)
+    assert sum(caller.must_speak for caller in callers) == 0
+    await asyncio.sleep(WAIT_S * 0.02)
+    assert sum(caller.must_speak for caller in callers) == 1
+    callers[0].flight.add(PARTS[0])
+    await asyncio.sleep(0.001)
+    assert all(caller.heard == PARTS[:1] for caller in callers)
+    await speech.close()
 
 
 @in_virtual_time

@@ -37,7 +37,7 @@ class SlowCache(MemoryCache):
     """A cache that takes a value when it is let, as a Redis far away."""
 
     def __init__(self) -> None:
-        super().__init__(KEYS, Metrics(), 10_000)
+        super().__init__(KEYS, Metrics(), 10_000, 10_000)
         self.may_store = asyncio.Event()
 
     async def _write(
@@ -50,7 +50,7 @@ class SlowCache(MemoryCache):
 
 @pytest.fixture
 def cache() -> MemoryCache:
-    return MemoryCache(KEYS, Metrics(), 10_000)
+    return MemoryCache(KEYS, Metrics(), 10_000, 10_000)
 
 
 @pytest.fixture

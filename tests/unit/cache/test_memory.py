@@ -44,7 +44,7 @@ def sample(metrics: Metrics, name: str) -> float | None:
 
 
 async def test_value_ends_when_its_key_says(metrics: Metrics, clock: Clock) -> None:
-    cache = MemoryCache(KEYS, metrics, 10_000, clock)
+    cache = MemoryCache(KEYS, metrics, 10_000, 10_000, clock)
     await cache.set(KEYS.call("c1"), b"row")
     clock.now += 59.9
     assert await cache.get(KEYS.call("c1")) == b"row"
@@ -54,7 +54,7 @@ async def test_value_ends_when_its_key_says(metrics: Metrics, clock: Clock) -> N
 
 
 async def test_setting_a_value_again_begins_its_time_anew(metrics: Metrics, clock: Clock) -> None:
-    cache = MemoryCache(KEYS, metrics, 10_000, clock)
+    cache = MemoryCache(KEYS, metrics, 10_000, 10_000, clock)
     await cache.set(KEYS.call("c1"), b"old")
     clock.now += 50
     await cache.set(KEYS.call("c1"), b"new")
@@ -64,7 +64,7 @@ async def test_setting_a_value_again_begins_its_time_anew(metrics: Metrics, cloc
 
 async def test_least_recently_used_goes_first(metrics: Metrics, clock: Clock) -> None:
     first, second, third = (KEYS.call(f"c{number}") for number in range(3))
-    cache = MemoryCache(KEYS, metrics, 2 * size_of(first, b"row"), clock)
+    cache = MemoryCache(KEYS, metrics, 2 * size_of(first, b"row"), 0, clock)
     await cache.set(first, b"row")
     await cache.set(second, b"row")
     await cache.get(first)
@@ -75,10 +75,25 @@ async def test_least_recently_used_goes_first(metrics: Metrics, clock: Clock) ->
 
 
 async def test_value_that_alone_is_over_the_bound_is_not_kept(metrics: Metrics) -> None:
-    cache = MemoryCache(KEYS, metrics, 1_000)
+    cache = MemoryCache(KEYS, metrics, 1_000, 0)
     await cache.set(KEYS.call("c1"), bytes(1_001))
     assert await cache.get(KEYS.call("c1")) is None
     assert cache.size_bytes == 0
+
+
+async def test_speech_and_all_else_do_not_take_each_other_s_room(metrics: Metrics) -> None:
+    prompts = [KEYS.speech(f"{number}") for number in range(3)]
+    room = 2 * size_of(prompts[0], bytes(1_000))
+    cache = MemoryCache(KEYS, metrics, 10_000, room)
+    for prompt in prompts[:2]:
+        await cache.set(prompt, bytes(1_000))
+    for number in range(1_000):  # calls that end
+        await cache.set(KEYS.call_summary(f"c{number}"), bytes(500))
+    assert await cache.get_many(prompts[:2]) == [bytes(1_000)] * 2
+    await cache.set(prompts[2], bytes(1_000))
+    assert await cache.get_many(prompts) == [None, bytes(1_000), bytes(1_000)]
+    assert await cache.get(KEYS.call_summary("c999")) == bytes(500)
+    assert room < cache.size_bytes <= room + 10_000
 
 
 @dataclass
@@ -129,7 +144,7 @@ _steps = st.one_of(
 @given(st.lists(_steps, max_size=60))
 def test_it_does_what_a_simple_model_does(steps: list[tuple[object, ...]]) -> None:
     clock = Clock()
-    cache = MemoryCache(KEYS, Metrics(), 4_000, clock)
+    cache = MemoryCache(KEYS, Metrics(), 4_000, 0, clock)
     model = Model(4_000, [])
 
     async def run() -> None:
@@ -151,7 +166,7 @@ def test_it_does_what_a_simple_model_does(steps: list[tuple[object, ...]]) -> No
 
 
 async def test_too_large_a_value_takes_the_one_before_it_away(metrics: Metrics) -> None:
-    cache = MemoryCache(KEYS, metrics, 10_000_000)
+    cache = MemoryCache(KEYS, metrics, 10_000_000, 0)
     key = KEYS.call("c1")
     assert await cache.set(key, bytes(MAX_VALUE_BYTES))
     assert await cache.set(key, bytes(MAX_VALUE_BYTES + 1))
@@ -161,7 +176,7 @@ async def test_too_large_a_value_takes_the_one_before_it_away(metrics: Metrics) 
 
 
 async def test_hits_and_misses_are_counted_by_kind(metrics: Metrics) -> None:
-    cache = MemoryCache(KEYS, metrics, 10_000)
+    cache = MemoryCache(KEYS, metrics, 10_000, 10_000)
     await cache.set(KEYS.call("c1"), b"row")
     await cache.get_many([KEYS.call("c1"), KEYS.call("c2"), KEYS.agent("a1"), KEYS.call("c1")])
 

@@ -76,9 +76,14 @@ class Connection:
         return self._socket is not None and self._socket.is_open
 
     @property
+    def age_s(self) -> float:
+        """For how long it has been ready, in seconds."""
+        return time.monotonic() - self._ready_at
+
+    @property
     def was_good(self) -> bool:
         """Whether this address is worth asking again at once."""
-        return self.is_good or time.monotonic() - self._ready_at >= _GOOD_S
+        return self.is_good or self.age_s >= _GOOD_S
 
     async def open(self, service: Service, call: CallInfo, timeout_s: float) -> Refusal | None:
         """Connect and wait until the service is ready; return why it is not."""

@@ -93,6 +93,8 @@ class ServiceLink(ABC):
                 self._lose(connection, "lost")
                 if connection.was_good:
                     deadline = time.monotonic() + self._service.reconnect_s
+                else:
+                    deadline += connection.age_s  # while it was there the call was not without
         except AgentUnavailable:
             for request in self._asked.take_all():
                 self._fail(request, "unavailable")

@@ -133,7 +133,7 @@ class GiveUp(NamedTuple):
     """End the call. Nothing follows."""
 
     reason: str
-    """``no_input``, ``session_timeout`` or ``failures``."""
+    """``hang_up`` (the agent's own wish), ``no_input``, ``session_timeout`` or ``failures``."""
 
 
 Action = (

@@ -19,12 +19,12 @@ A service that fails, or is silent too long, ends the turn with a fallback that 
 """
 
 from collections.abc import Callable
-from enum import StrEnum
 
 from mediad.call.turn import actions as act
 from mediad.call.turn.actions import Action, Ended, Speech, Why
 from mediad.call.turn.options import EndBy, TurnOptions
 from mediad.call.turn.overlap import Overlap
+from mediad.call.turn.states import OF_A_TURN, State, Timer
 from mediad.call.turn.words import Words
 
 __all__ = ["MAX_GO_ON", "State", "Turns"]
@@ -36,32 +36,6 @@ _NEVER = float("-inf")
 _STALE_S = 2.0  # how long after its time-out a final may still come
 _RECENT_S = 1.5  # words this long after a voice are of it
 _POSTPONED_S = 1.0
-
-
-class State(StrEnum):
-    """Whose turn it is."""
-
-    SILENT = "silent"
-    SPEAKING = "speaking"
-    THINKING = "thinking"
-    AGENT = "agent"
-    OVER = "over"
-
-
-class _Timer(StrEnum):
-    SESSION = "session"
-    GRACE = "grace"
-    SILENCE = "silence"
-    LENGTH = "length"
-    FINALS = "finals"
-    ANSWER = "answer"
-    DELAY = "delay"
-    FINAL = "final"  # the overlap becomes a barge-in
-    RESUME = "resume"  # the overlap was noise
-    NO_INPUT = "no_input"
-
-
-_OF_A_TURN = (_Timer.FINALS, _Timer.ANSWER, _Timer.DELAY, _Timer.FINAL, _Timer.RESUME)
 
 
 class Turns:
@@ -78,9 +52,10 @@ class Turns:
         """The newest turn's number."""
         self._is_open = False  # that turn: not ended
         self._speech: Speech | None = None  # what it says, if it is no answer
+        self._is_last = False  # the call ends with it
         self._greeted = False
         self._out: list[Action] = []
-        self._timers = {_Timer.SESSION: now + options.session_timeout_s}
+        self._timers = {Timer.SESSION: now + options.session_timeout_s}
         self._grace_until = now + options.grace_s
         self._is_voice = False
         self._voice_since = 0.0
@@ -89,6 +64,7 @@ class Turns:
         self._is_soft = False  # words come, and no voice: the gate does not hear this caller
         self._words = Words()
         self._stale_until = 0.0  # words up to then may belong to the turn before
+        self._is_unheard = False  # the newest turn was empty since no finals came, not even none
         self._overlap: Overlap | None = None
         self._holds: set[str] = set()  # why the playout is held
         self._cut_by_noise = False  # the answer before, it seems: no word came
@@ -127,7 +103,7 @@ class Turns:
         if self.state is not State.OVER and not self._is_voice:
             self._is_voice = True
             if now < self._grace_until:
-                self._timers[_Timer.GRACE] = self._grace_until
+                self._timers[Timer.GRACE] = self._grace_until
             else:
                 self._voice_started(now)
         return self._take()
@@ -136,7 +112,7 @@ class Turns:
         """The caller has been quiet for ``quiet_s``."""
         if self.state is not State.OVER and self._is_voice:
             self._is_voice = False
-            if self._timers.pop(_Timer.GRACE, None) is None:
+            if self._timers.pop(Timer.GRACE, None) is None:
                 self._voice_stopped(now, now - quiet_s)
         return self._take()
 
@@ -145,7 +121,7 @@ class Turns:
         text = text.strip()
         if not text or self.state is State.OVER:
             return []
-        if self._timers.pop(_Timer.GRACE, None) is not None:
+        if self._timers.pop(Timer.GRACE, None) is not None:
             self._voice_started(now)
         if self._awaits_finals:
             self._words.add(text, final)
@@ -160,7 +136,7 @@ class Turns:
         """The STT service has sent all finals of turn ``n``."""
         if n == self.turn:
             self._stale_until = 0.0
-            if self._timers.pop(_Timer.FINALS, None) is not None:
+            if self._timers.pop(Timer.FINALS, None) is not None:
                 self._answer(self._words.take(with_interim=False), now)
         return self._take()
 
@@ -173,13 +149,22 @@ class Turns:
     def on_agent_started(self, n: int, now: float) -> list[Action]:
         """The first frame of turn ``n`` was handed to the caller."""
         if n == self.turn and self.state is State.THINKING:
-            self._timers.pop(_Timer.ANSWER, None)
+            self._timers.pop(Timer.ANSWER, None)
             self.state = State.AGENT
         return self._take()
 
+    def on_last_answer(self, n: int) -> None:
+        """The agent wants to end the call when turn ``n`` was heard, unless the caller speaks."""
+        if n == self.turn and self._is_agents:
+            self._is_last = True
+
     def on_agent_finished(self, n: int, now: float) -> list[Action]:
         """All of turn ``n`` was played; or, before its start: there is nothing to play."""
-        if n == self.turn and self.state is State.AGENT:
+        if n == self.turn and self._is_last:
+            self._end(Ended.FINISHED)
+            self._release_all()
+            self._give_up("hang_up")
+        elif n == self.turn and self.state is State.AGENT:
             if self._speech is not Speech.FALLBACK:
                 self._failures = 0
             self._go_ons = 0
@@ -195,6 +180,16 @@ class Turns:
             if n is None or n == self.turn:
                 self._fail(now)
         elif n is None and self.state is not State.OVER and not self._is_voice:
+            self._count_failure(now)
+        return self._take()
+
+    def on_stt_failed(self, n: int, now: float) -> list[Action]:
+        """The STT service will not tell, or not to its end, what was said in turn ``n``. That is
+        nothing when the turn was answered meanwhile.
+        """
+        if n == self.turn and self._awaits_finals:
+            self._fail(now)
+        elif n == self.turn and self._is_unheard and self.state is State.SILENT:
             self._count_failure(now)
         return self._take()
 
@@ -224,7 +219,7 @@ class Turns:
 
     @property
     def _awaits_finals(self) -> bool:
-        return _Timer.FINALS in self._timers
+        return Timer.FINALS in self._timers
 
     def _voice_started(self, now: float) -> None:
         self._out.append(act.CallerStarted())
@@ -233,7 +228,7 @@ class Turns:
         if self.state is State.SILENT:
             self._give_floor(now)
         elif self.state is State.SPEAKING:
-            self._timers.pop(_Timer.SILENCE, None)
+            self._timers.pop(Timer.SILENCE, None)
         elif self._may_interrupt:
             self._overlap_started(now)
 
@@ -247,8 +242,8 @@ class Turns:
             self._out.append(act.AskWords(self._next_number()))
         if self._overlap is not None:
             self._overlap.stop(now)
-            self._timers.pop(_Timer.FINAL, None)
-            self._timers[_Timer.RESUME] = ended_at + self._options.resume_after_s
+            self._timers.pop(Timer.FINAL, None)
+            self._timers[Timer.RESUME] = ended_at + self._options.resume_after_s
 
     def _new_words(self, text: str, final: bool, now: float) -> None:
         self._words.add(text, final)
@@ -262,8 +257,8 @@ class Turns:
             self._give_floor(now)
 
     def _give_floor(self, now: float) -> None:
-        self._timers.pop(_Timer.NO_INPUT, None)
-        self._timers.setdefault(_Timer.LENGTH, now + self._options.max_speech_s)
+        self._timers.pop(Timer.NO_INPUT, None)
+        self._timers.setdefault(Timer.LENGTH, now + self._options.max_speech_s)
         self.state = State.SPEAKING
         if not self._is_voice:
             self._await_silence(now)
@@ -271,34 +266,35 @@ class Turns:
     def _await_silence(self, now: float) -> None:
         options = self._options
         silence_s = options.stt_patience_s if options.end_by is EndBy.STT else options.end_silence_s
-        self._timers[_Timer.SILENCE] = max(self._voice_ended_at + silence_s, now)
+        self._timers[Timer.SILENCE] = max(self._voice_ended_at + silence_s, now)
 
     def _silence(self, now: float) -> None:
         if self._words or self._speech_s >= self._options.min_speech_s:
             self._end_turn("silence", now)
         else:
-            self._timers.pop(_Timer.LENGTH, None)
+            self._timers.pop(Timer.LENGTH, None)
             self._go_on_or_be_silent(now)
 
     def _end_turn(self, by: str, now: float) -> None:
-        self._timers.pop(_Timer.SILENCE, None)
-        self._timers.pop(_Timer.LENGTH, None)
+        self._timers.pop(Timer.SILENCE, None)
+        self._timers.pop(Timer.LENGTH, None)
         self._is_soft = False
         self._open_turn()
         ended_at = now if self._is_voice else self._voice_ended_at
         until = ended_at + self._options.response_delay_s
         if now < until:
             self._hold("delay")
-            self._timers[_Timer.DELAY] = until
+            self._timers[Timer.DELAY] = until
         self._voice_ended_at = _NEVER
         self._out.append(act.EndOfTurn(self.turn, by))
         if by == "stt" and self._words.is_final:
             self._answer(self._words.take(with_interim=False), now)
         else:
-            self._timers[_Timer.FINALS] = now + self._options.stt_timeout_s
+            self._timers[Timer.FINALS] = now + self._options.stt_timeout_s
 
     def _finals_late(self, now: float) -> None:
         self._stale_until = now + _STALE_S
+        self._is_unheard = not self._words
         self._answer(self._words.take(with_interim=True), now)
 
     # The agent
@@ -332,10 +328,10 @@ class Turns:
     def _be_silent(self, now: float) -> None:
         self.state = State.SILENT
         self._speech_s = 0.0
-        self._timers[_Timer.NO_INPUT] = now + self._options.no_input_s
+        self._timers[Timer.NO_INPUT] = now + self._options.no_input_s
         if self._texts:
             self._texts -= 1
-            self._timers.pop(_Timer.NO_INPUT)
+            self._timers.pop(Timer.NO_INPUT)
             self._say(Speech.TEXT, 1, now)
 
     def _no_input(self, now: float) -> None:
@@ -359,7 +355,7 @@ class Turns:
     def _begin_answer(self, speech: Speech | None, now: float) -> None:
         self._open_turn()
         self._speech = speech
-        self._timers[_Timer.ANSWER] = now + self._options.answer_timeout_s
+        self._timers[Timer.ANSWER] = now + self._options.answer_timeout_s
 
     def _next_number(self) -> int:
         self._n += 1
@@ -369,12 +365,13 @@ class Turns:
         if not self._is_open:
             self.turn = self._next_number()
             self._is_open = True
+            self._is_unheard = False
             self._speech = None
         self.state = State.THINKING
 
     def _end(self, how: Ended) -> None:
-        self._is_open = False
-        for timer in _OF_A_TURN:
+        self._is_open = self._is_last = False
+        for timer in OF_A_TURN:
             self._timers.pop(timer, None)
         self._out.append(act.TurnEnded(self.turn, how))
 
@@ -393,12 +390,12 @@ class Turns:
     # Overlaps
 
     def _overlap_started(self, now: float) -> None:
-        self._timers.pop(_Timer.RESUME, None)
+        self._timers.pop(Timer.RESUME, None)
         if self._overlap is None:
             self._overlap = Overlap()
             self._hold("overlap")
         self._overlap.start(now)
-        self._timers[_Timer.FINAL] = self._overlap.reaches(self._options.final_after_s)
+        self._timers[Timer.FINAL] = self._overlap.reaches(self._options.final_after_s)
 
     def _overlap_was_noise(self) -> None:
         self._overlap = None
@@ -432,7 +429,7 @@ class Turns:
 
     def _answer_late(self, now: float) -> None:
         if self._holds:  # it may well be there
-            self._timers[_Timer.ANSWER] = now + _POSTPONED_S
+            self._timers[Timer.ANSWER] = now + _POSTPONED_S
         else:
             self._fail(now)
 
@@ -454,7 +451,7 @@ class Turns:
             self._continue(now)
         else:
             self._overlap = None
-            for timer in (_Timer.SILENCE, _Timer.LENGTH, _Timer.NO_INPUT):
+            for timer in (Timer.SILENCE, Timer.LENGTH, Timer.NO_INPUT):
                 self._timers.pop(timer, None)
             self._say(Speech.FALLBACK, self._failures, now)
 
@@ -468,15 +465,15 @@ class Turns:
 
 
 # Not in the instance: it would be a reference cycle, which keeps a call that has ended.
-_HANDLERS: dict[_Timer, Callable[[Turns, float], None]] = {
-    _Timer.SESSION: lambda turns, now: turns._give_up("session_timeout"),
-    _Timer.GRACE: Turns._voice_started,
-    _Timer.SILENCE: Turns._silence,
-    _Timer.LENGTH: lambda turns, now: turns._end_turn("length", now),
-    _Timer.FINALS: Turns._finals_late,
-    _Timer.ANSWER: Turns._answer_late,
-    _Timer.DELAY: lambda turns, now: turns._release("delay"),
-    _Timer.FINAL: Turns._barge_in,
-    _Timer.RESUME: lambda turns, now: turns._overlap_was_noise(),
-    _Timer.NO_INPUT: Turns._no_input,
+_HANDLERS: dict[Timer, Callable[[Turns, float], None]] = {
+    Timer.SESSION: lambda turns, now: turns._give_up("session_timeout"),
+    Timer.GRACE: Turns._voice_started,
+    Timer.SILENCE: Turns._silence,
+    Timer.LENGTH: lambda turns, now: turns._end_turn("length", now),
+    Timer.FINALS: Turns._finals_late,
+    Timer.ANSWER: Turns._answer_late,
+    Timer.DELAY: lambda turns, now: turns._release("delay"),
+    Timer.FINAL: Turns._barge_in,
+    Timer.RESUME: lambda turns, now: turns._overlap_was_noise(),
+    Timer.NO_INPUT: Turns._no_input,
 }

@@ -7,7 +7,8 @@ are the text, but for white space around them and pieces without a letter or dig
 A mark of `.!?…` ends a sentence if white space and something that can begin a sentence follow; the
 marks of Chinese, Japanese and Hindi need nothing after them. A full stop does not end one after an
 abbreviation, an initial, the number of a list's item or, where ordinals are written so, a number.
-When in doubt it waits: a sentence too long is heard as it should, one cut in two is not.
+When in doubt it waits: a sentence too long is heard as it should, one cut in two is not. But not
+for ever: whoever has waited calls `pause`.
 """
 
 __all__ = ["FIRST_MAX_CHARS", "MAX_CHARS", "Sentences"]
@@ -60,6 +61,18 @@ class Sentences:
         pieces: list[str] = []
         while (end := self._find_end()) or (end := self._too_long()):
             self._cut(end, pieces)
+        return pieces
+
+    def pause(self) -> list[str]:
+        """No more has come for a while: return what is left, if it looks like a whole sentence."""
+        text = self._text.rstrip()
+        at = len(text.rstrip("".join(_CLOSING))) - 1
+        pieces: list[str] = []
+        if at < 0 or text[at] not in _ENDS or not self._is_end(at, "A"):
+            return pieces
+        if text[at - 1].isdecimal() and text == self._text:  # the 3. of 3.50
+            return pieces
+        self._cut(len(self._text), pieces)
         return pieces
 
     def finish(self) -> list[str]:

@@ -12,7 +12,7 @@ takes for no voice (a cough, a slammed door, a tone) stays `asking` until the ga
 
 from typing import NamedTuple
 
-from mediad.media.vad import HANG_S, Gate
+from mediad.media.vad import BLOCK_S, HANG_S, Gate
 
 __all__ = [
     "ANSWER_S",
@@ -33,6 +33,10 @@ VOICE = 0.5
 """The score from which on it is a voice."""
 
 _WINDOW_S = 0.032
+
+# The gate takes the level over two blocks: when the first of those that close it was quiet, so was
+# the block before.
+_QUIET_S = HANG_S + BLOCK_S
 
 
 class VoiceStarted(NamedTuple):
@@ -120,7 +124,7 @@ class Voice:
 
     def _close(self, events: list[VoiceEvent]) -> None:
         if self.is_voice:
-            events.append(VoiceStopped(HANG_S))
+            events.append(VoiceStopped(_QUIET_S))
         self.is_voice = self._is_asking = False
 
     def _ask(self, now: float, events: list[VoiceEvent]) -> None:

@@ -1,6 +1,6 @@
 """The LLM service in front of any HTTP API that speaks OpenAI's chat completions."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast, get_args
 
@@ -29,6 +29,7 @@ class OpenAILLM:
     def __init__(self, client: AsyncOpenAI, model: str) -> None:
         self._client = client
         self._model = model
+        self._knows_tools = True
 
     def take(self, message: AudioFrame | Voice) -> None:
         """There is nothing to take."""
@@ -64,11 +65,23 @@ class OpenAILLM:
         yield Done(request.n, cast(Reason, known), usage, tools.calls)
 
     async def _stream(self, request: Generate) -> AsyncStream[ChatCompletionChunk]:
-        messages, tools = cast(Any, list(request.messages)), cast(Any, list(request.tools))
+        tools = list(request.tools) if self._knows_tools else []
+        try:
+            return await self._create(request, tools)
+        except openai.BadRequestError as exc:
+            if not tools or "tool" not in exc.message.lower():
+                raise
+        # There are models that know no tools, and their servers refuse whoever offers some.
+        self._knows_tools = False
+        return await self._create(request, [])
+
+    async def _create(
+        self, request: Generate, tools: list[Mapping[str, Any]]
+    ) -> AsyncStream[ChatCompletionChunk]:
         return await self._client.chat.completions.create(
             model=self._model,
-            messages=messages,
-            tools=tools or openai.omit,
+            messages=cast(Any, list(request.messages)),
+            tools=cast(Any, tools) or openai.omit,
             stream=True,
             stream_options={"include_usage": True},
         )

@@ -65,8 +65,13 @@ def _do(turns: Turns, what: str, now: float) -> list[Action]:
             return turns.on_agent_started(int(rest), now)
         case "finished":
             return turns.on_agent_finished(int(rest), now)
+        case "last":
+            turns.on_last_answer(int(rest))
+            return []
         case "text":
             return turns.on_text_to_say(now)
+        case "stt-failed":
+            return turns.on_stt_failed(int(rest), now)
         case "failed":
             return turns.on_failed(int(rest) if rest else None, now)
     raise ValueError(what)

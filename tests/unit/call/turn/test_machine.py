@@ -603,6 +603,30 @@ def test_the_stt_service_may_fail_while_nobody_speaks() -> None:
     assert play(LISTENER, "1.00 failed", 2.0) == ["1.00 say 1 fallback 1"]
 
 
+def test_a_turn_whose_words_never_come_is_followed_by_the_fallback() -> None:
+    asked = "1.00 voice\n1.60 quiet\n"
+    lines = play(LISTENER, asked + "2.50 stt-failed 1", 3.0)
+    assert lines[1:] == ["2.50 cancel 1", "2.50 turn 1 failed", "2.50 say 2 fallback 1"]
+    lines = play(LISTENER, asked + "4.20 stt-failed 1", 5.0)  # it was awaited no longer
+    assert lines[1:] == ["3.20 turn 1 empty", "4.20 say 2 fallback 1"]
+
+
+def test_a_turn_that_was_answered_by_what_was_there_is_not_failed_later() -> None:
+    happens = "1.00 voice\n1.30 interim half of it\n1.60 quiet\n3.60 heard 1\n4.20 stt-failed 1"
+    lines = play(LISTENER, happens, 5.0)
+    assert lines[1:] == ["3.20 generate 1 answer half of it"]
+
+
+def test_a_turn_without_a_word_is_not_failed_later() -> None:
+    happens = "1.00 voice\n1.60 quiet\n2.30 done 1\n4.20 stt-failed 1"
+    assert play(LISTENER, happens, 5.0)[1:] == ["2.30 turn 1 empty"]
+
+
+def test_a_caller_who_speaks_again_hears_no_fallback_for_what_was_not_understood() -> None:
+    lines = play(LISTENER, "1.00 voice\n1.60 quiet\n4.00 voice\n4.20 stt-failed 1", 5.0)
+    assert lines[1:] == ["3.20 turn 1 empty"]
+
+
 def test_a_fallback_that_fails_ends_the_call() -> None:
     lines = script(play(LISTENER, THOUGHT + "2.90 failed 1\n3.00 failed 2", 4.0))
     assert lines[-3:] == ["3.00 cancel 2", "3.00 turn 2 failed", "3.00 give up failures"]
@@ -670,3 +694,44 @@ def test_a_call_that_has_ended_leaves_nothing_to_the_garbage_collector() -> None
     turns.tick(400.0)
     del turns
     assert gc.collect() == 0
+
+
+# The agent ends the call
+
+
+def test_the_call_ends_when_the_last_answer_was_heard() -> None:
+    lines = script(play(LISTENER, ANSWERED + "3.20 last 1\n5.00 finished 1", 6.0))
+    assert lines == ["5.00 turn 1 finished", "5.00 give up hang_up"]
+
+
+def test_an_agent_may_end_the_call_without_a_word() -> None:
+    lines = script(play(LISTENER, THOUGHT + "2.90 last 1\n2.90 finished 1", 6.0))
+    assert lines == ["2.90 turn 1 finished", "2.90 give up hang_up"]
+
+
+def test_a_caller_who_speaks_over_the_last_answer_is_answered() -> None:
+    happens = ANSWERED + "3.20 last 1\n3.50 voice\n3.80 final wait\n4.00 quiet\n4.70 done 2"
+    lines = script(play(LISTENER, happens + "\n5.00 heard 2\n6.00 finished 2", 7.0))
+    assert lines == [
+        "3.50 pause",
+        "3.80 cancel 1",
+        "3.80 turn 1 interrupted",
+        "4.60 end of turn 2 by silence",
+        "4.70 generate 2 answer wait",
+        "6.00 turn 2 finished",
+    ]
+
+
+def test_a_cough_over_the_last_answer_does_not_keep_the_call() -> None:
+    happens = ANSWERED + "3.20 last 1\n3.50 voice\n3.90 quiet\n6.00 finished 1"
+    assert script(play(LISTENER, happens, 7.0)) == [
+        "3.50 pause",
+        "4.05 resume, repeat",
+        "6.00 turn 1 finished",
+        "6.00 give up hang_up",
+    ]
+
+
+def test_a_last_answer_of_another_turn_is_nothing() -> None:
+    happens = ANSWERED + "4.00 finished 1\n4.10 last 1\n4.20 last 2\n4.30 finished 1"
+    assert script(play(LISTENER, happens, 5.0)) == ["4.00 turn 1 finished"]

@@ -96,11 +96,21 @@ class AnyCall(RuleBasedStateMachine):
         """A turn's last frame."""
         self.do(self.turns.on_agent_finished(self.turns.turn - back, self.now))
 
+    @rule(back=st.integers(0, 1))
+    def last(self, back: int) -> None:
+        """The agent wants to hang up."""
+        self.turns.on_last_answer(self.turns.turn - back)
+
     @rule(back=st.sampled_from([None, 0, 1]))
     def failed(self, back: int | None) -> None:
         """A service fails."""
         n = None if back is None else self.turns.turn - back
         self.do(self.turns.on_failed(n, self.now))
+
+    @rule(back=st.integers(0, 1))
+    def stt_failed(self, back: int) -> None:
+        """The STT service does not tell a turn's words."""
+        self.do(self.turns.on_stt_failed(self.turns.turn - back, self.now))
 
     @rule()
     def text(self) -> None:

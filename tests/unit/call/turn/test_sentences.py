@@ -145,6 +145,28 @@ def test_a_new_text_after_the_end_begins_anew() -> None:
     assert sentences.add("Yes. No") == ["Yes."]
 
 
+@pytest.mark.parametrize(
+    "text", ["It is so.", "It is so. ", "Is it?", 'She said "yes." ', "At 5 p.m.", "It costs 3. "]
+)
+def test_a_sentence_need_not_wait_for_the_next(text: str) -> None:
+    sentences = Sentences("en")
+    assert sentences.add(text) == []
+    assert sentences.pause() == [text.strip()]
+    assert sentences.pause() == []
+    assert sentences.add(" And") == []
+    assert sentences.finish() == ["And"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", ".", "It is", "It is so,", "I met Dr.", "J.", "It costs 3.", "e.g."]
+)
+def test_a_pause_ends_nothing_that_is_no_sentence(text: str) -> None:
+    sentences = Sentences("en")
+    sentences.add(text)
+    assert sentences.pause() == []
+    assert sentences.add("50 or so. N")[:1] == [f"{text}50 or so.".strip()]
+
+
 @given(
     st.text(alphabet="aB1 .,!?。「」\n\"'…¿-", max_size=400),
     st.lists(st.integers(1, 9), min_size=1, max_size=30),

@@ -18,7 +18,7 @@ from mediad.call.turn.voice import (
     VoiceStarted,
     VoiceStopped,
 )
-from mediad.media.vad import HANG_S
+from mediad.media.vad import BLOCK_S, HANG_S
 from tests.noises import BURSTS, NOISES, RATE_HZ, Score, at_snr, chunks, cough, score, talk, to_pcm
 
 SNR_DB = 10.0
@@ -140,14 +140,14 @@ BURST = np.concatenate((quiet(2), cough(), quiet(1)))
 
 def test_without_a_model_the_gate_alone_decides() -> None:
     events = events_of(Voice(RATE_HZ, has_model=False), BURST)
-    assert [event for _, event in events] == [VoiceStarted(False), VoiceStopped(HANG_S)]
+    assert [event for _, event in events] == [VoiceStarted(False), VoiceStopped(HANG_S + BLOCK_S)]
     assert events[0][0] == pytest.approx(2.06, abs=0.03)
 
 
 def test_what_the_model_takes_for_a_voice_is_one() -> None:
     events = [event for _, event in events_of(Voice(RATE_HZ, has_model=True), BURST, 0.9)]
     assert isinstance(events[0], Ask)
-    assert events[1:] == [VoiceStarted(True), VoiceStopped(HANG_S)]
+    assert events[1:] == [VoiceStarted(True), VoiceStopped(HANG_S + BLOCK_S)]
 
 
 def test_it_is_asked_until_it_says_so_about_all_that_was_said_and_a_little_before() -> None:

@@ -1,0 +1,250 @@
+"""A whole pipeline call on a virtual clock: no socket, no thread; services that answer at once.
+
+Only what would be the network is replaced: what the links and the services say to each other are
+the real messages, and each is there with the next turn of the loop.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from mediad.ai.connect import CallInfo
+from mediad.ai.services import connection as connection_module
+from mediad.ai.services.service import make_services
+from mediad.ai.tts_cache import SpeechStore, TtsCache
+from mediad.bus.bus import Bus
+from mediad.call.ears import VoiceModel
+from mediad.call.pipeline_metrics import PipelineMetrics
+from mediad.call.session import Session
+from mediad.call.shared import Shared
+from mediad.call.ticker import TICK_S, Ticker
+from mediad.config import Settings
+from mediad.line import Line
+from mediad.metrics import Metrics
+from mediad.wire import frames, service
+from mediad.wire.audiosocket import Kind, audio_message, uuid_message
+from mediad.wire.frames import AudioFrame, Interruption, Text, Transcription
+from mediad.wire.service import (
+    Done,
+    FromMediad,
+    FromService,
+    Generate,
+    Malformed,
+    Ready,
+    Start,
+    StoppedSpeaking,
+)
+
+__all__ = ["MemoryCall", "MemoryStore", "memory_call"]
+
+RATE_HZ = 8000
+_FRAME = RATE_HZ // 50 * 2
+_SPEECH = bytes.fromhex("00200020002000e000e000e0") * (RATE_HZ // 6)  # a second, 1333 Hz
+_TONE = _SPEECH
+
+
+class MemoryStore:
+    """Speech that was made, without a thread; it answers with the next turn of the loop."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, bytes] = {}
+
+    def fetch(self, digest: str, on_value: Callable[[bytes | None], None]) -> None:
+        """Tell what there is."""
+        asyncio.get_running_loop().call_soon(on_value, self.values.get(digest))
+
+    def keep(self, digest: str, make: Callable[[], bytes | None]) -> None:
+        """Keep it."""
+        if (value := make()) is not None:
+            self.values[digest] = value
+
+
+class _NoModel(VoiceModel):
+    def want(self) -> None:
+        """There is none: it has a thread."""
+
+
+class _Socket:
+    """A service's end of no network, in the place of `AgentSocket`."""
+
+    def __init__(
+        self,
+        call: "MemoryCall",
+        on_open: Callable[[], None],
+        on_message: Callable[[bytes], bool],
+        *_: object,
+        **__: object,
+    ) -> None:
+        self._call = call
+        self._on_message = on_message
+        self._loop = asyncio.get_running_loop()
+        self._end: asyncio.Future[int] = self._loop.create_future()
+        self.is_open = True
+
+    def send_control(self, message: bytes) -> bool:
+        """Answer it."""
+        asked = service.from_mediad(message)
+        assert asked is not None
+        assert not isinstance(asked, Malformed)
+        self._call.asked.append(asked)
+        for answer in self._call.answer(asked):
+            self._loop.call_soon(self._on_message, service.encode(answer))
+        return True
+
+    def send_audio(self, frame: bytes) -> None:
+        """Hear it."""
+
+    def close(self) -> None:
+        """End."""
+        self.is_open = False
+        if not self._end.done():
+            self._end.set_result(1000)
+
+    async def closed(self) -> int:
+        """Wait for the end."""
+        return await self._end
+
+
+class MemoryCall:
+    """A call, its caller and its services; also the caller's connection, which counts frames."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, metrics: Metrics) -> None:
+        self._loop = loop
+        self._metrics = metrics
+        self.asked: list[FromMediad] = []
+        """What the services were asked for."""
+        self.written: list[tuple[float, bool]] = []
+        """Each frame that was written to the caller: when, and whether there was sound in it."""
+        self.decided: list[tuple[float, int]] = []
+        """Ends of the caller's turns: when, and how many frames had been written."""
+        self.said_at = 0.0
+        """When the last of the caller's speech was sent."""
+        self.reply = "Yes."
+        """What the language model says."""
+        self.llm_done: dict[str, Any] = {}
+        """How it ends, beside its number."""
+        self.is_hung_up = False
+        self.session: Session
+
+    def answer(self, asked: FromMediad) -> list[FromService]:
+        """Do what good services do."""
+        match asked:
+            case Start():
+                return [Ready(RATE_HZ)]
+            case StoppedSpeaking(n) if n is not None:
+                self.decided.append((self._loop.time(), len(self.written)))
+                return [Transcription("hello", "", ""), Done(n)]
+            case Generate(n):
+                text = [Text(n, self.reply)] if self.reply else []
+                return [*text, Done(n, **self.llm_done)]
+            case Text(n):
+                return [AudioFrame(_TONE, RATE_HZ, 1), Done(n)]
+            case Interruption(n):
+                return [Done(n, "cancelled")]
+        return []
+
+    # The caller's connection, as the session needs it
+
+    def write(self, message: bytes) -> None:
+        """Take a frame."""
+        self.written.append((self._loop.time(), any(message[3:])))
+
+    def hang_up(self) -> None:
+        """Note the end."""
+        self.is_hung_up = True
+
+    def abort(self) -> None:
+        """Note the end."""
+        self.is_hung_up = True
+
+    # What the caller does
+
+    async def send(self, pcm: bytes) -> None:
+        """Send audio as a telephone does, a frame every 20 ms."""
+        for at in range(0, len(pcm), _FRAME):
+            frame = pcm[at : at + _FRAME].ljust(_FRAME, b"\0")
+            message = audio_message(Kind.SLIN, frame)
+            now = self._loop.time()
+            if any(frame):
+                self.said_at = now
+            self.session.receive(self.session.line.receive_caller(message, now))
+            await asyncio.sleep(TICK_S)
+
+    async def be_quiet(self, seconds: float) -> None:
+        """Send silence."""
+        await self.send(bytes(round(seconds * 50) * _FRAME))
+
+    async def speak(self, seconds: float) -> None:
+        """Send something loud."""
+        await self.send(_SPEECH[: round(seconds * 50) * _FRAME])
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Return what is counted; 0 when nothing is."""
+        return self._metrics.registry.get_sample_value(name, labels) or 0.0
+
+    def first_sound(self, since: int) -> int:
+        """Return which frame, not before this one, was the first with sound."""
+        return next(at for at in range(since, len(self.written)) if self.written[at][1])
+
+
+@asynccontextmanager
+async def memory_call(
+    patch: pytest.MonkeyPatch,
+    store: SpeechStore,
+    phase_s: float = 0.0,
+    **pipeline: Any,
+) -> AsyncIterator[MemoryCall]:
+    """Have a call on the running loop, whose clock becomes everybody's.
+
+    Args:
+        patch: Undone at the end of the test.
+        store: Where speech is kept.
+        phase_s: How long after a tick the caller's frames come.
+        pipeline: Settings.
+    """
+    loop = asyncio.get_running_loop()
+    patch.setattr(time, "monotonic", loop.time)
+    metrics = Metrics()
+    call = MemoryCall(loop, metrics)
+
+    async def dial(url: str, make_socket: Callable[[], Any], *_: object) -> Any:
+        return make_socket()
+
+    def make_socket(*args: Any, **kwargs: Any) -> _Socket:
+        return _Socket(call, *args, **kwargs)
+
+    patch.setattr(connection_module, "dial", dial)
+    patch.setattr(connection_module, "AgentSocket", make_socket)
+    settings = Settings.model_validate({"pipeline": pipeline})
+    shared = Shared(
+        make_services(settings, metrics, None),
+        TtsCache(store, metrics),
+        _NoModel(),
+        PipelineMetrics(metrics.registry),
+        "",
+        frames.encode_audio(_TONE, RATE_HZ),
+    )
+    uuid = uuid4()
+    line = Line("slin", "ulaw", 60.0)
+    info = CallInfo(str(uuid))
+    session = Session(info, line, call, settings, Bus(metrics), metrics, b"")
+    call.session = session
+    line.receive_caller(uuid_message(uuid), loop.time())
+    session.open(shared, None)
+    ticker = Ticker(metrics, loop.time)
+    ticker.add(session)
+    ticker.start()
+    running = loop.create_task(session.run())
+    try:
+        await asyncio.sleep(phase_s)
+        yield call
+    finally:
+        session.caller_gone("normal_clearing")
+        await running
+        await session.goodbye()
+        ticker.stop()
