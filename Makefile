@@ -39,6 +39,8 @@ soak: $(VENV) ## Random calls and faults for MINUTES=20; nothing may be left ove
 bench: $(VENV) ## Measure against the C floor and the peers; takes most of an hour
 	$(BIN)/python -m bench.run
 	$(BIN)/python -m bench.store --write
+	$(BIN)/python -m bench.pipeline --write
+	$(BIN)/python -m bench.api --write
 
 bench-quick: $(VENV) ## The same in short, under 90 s
 	$(BIN)/python -m bench.run --quick

@@ -18,7 +18,7 @@ from tests.asterisk.waiting import until_no_channel
 from tests.fakes.agent import AgentConnection, FakeAgent
 from tests.fakes.asterisk import AsteriskCall
 from tests.integration.api.calls_client import Telephony, open_telephony
-from tests.integration.daemon import settings
+from tests.integration.daemon import Daemon, settings
 from tests.sound import tone
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -45,18 +45,17 @@ async def telephony_of(asterisk: Asterisk, **audiosocket: Any) -> AsyncIterator[
     """Run a mediad with its API, which the dialplan uses."""
     async with FakeAgent(greet) as agent:
         async with open_telephony(settings(agent.url, audiosocket=audiosocket)) as telephony:
-            await load(asterisk, telephony)
+            await load(asterisk, telephony.daemon, telephony.ours.key)
             yield telephony
 
 
-async def load(asterisk: Asterisk, telephony: Telephony, context: str = "mediad-api") -> None:
+async def load(asterisk: Asterisk, daemon: Daemon, key: str, context: str = "mediad-api") -> None:
     """Let phones call one of the project's contexts."""
     text = f"{EXTENSIONS.read_text()}\n[phones]\ninclude => {context}\n"
     await asterisk.load_dialplan(text)
-    host, port = telephony.daemon.app.audiosocket_address
-    await asterisk.set_global("MEDIAD", f"{host}:{port}")
-    await asterisk.set_global("MEDIAD_API", telephony.url)
-    await asterisk.set_global("MEDIAD_KEY", telephony.ours.key)
+    await asterisk.set_global("MEDIAD", "{}:{}".format(*daemon.app.audiosocket_address))
+    await asterisk.set_global("MEDIAD_API", "http://{}:{}".format(*daemon.app.http_address))
+    await asterisk.set_global("MEDIAD_KEY", key)
 
 
 async def call_id_of(asterisk: Asterisk) -> str:
@@ -132,7 +131,7 @@ async def test_call_goes_on_when_its_agent_breaks_off(asterisk: Asterisk) -> Non
     async with asyncio.timeout(TEST_TIMEOUT_S), FakeAgent(break_off) as agent:
         async with open_telephony(settings(agent.url)) as telephony:
             await telephony.ours.add_number(NUMBER, None)
-            await load(asterisk, telephony)
+            await load(asterisk, telephony.daemon, telephony.ours.key)
             async with Phone(asterisk.sip) as phone:
                 await phone.call(NUMBER)
                 await asterisk.ami.wait_event("Newexten", Context="mediad-unavailable")
@@ -188,7 +187,7 @@ async def test_uuid_works_once(asterisk: Asterisk) -> None:
 async def test_unregistered_call_is_rejected_where_that_is_wanted(asterisk: Asterisk) -> None:
     async with asyncio.timeout(TEST_TIMEOUT_S):
         async with telephony_of(asterisk, unknown_calls="reject") as telephony:
-            await load(asterisk, telephony, "mediad")
+            await load(asterisk, telephony.daemon, telephony.ours.key, "mediad")
             async with Phone(asterisk.sip) as phone:
                 await phone.call(NUMBER)
                 await phone.ended.wait()

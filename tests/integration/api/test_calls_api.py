@@ -375,7 +375,7 @@ async def test_dialplan_gets_nothing_but_a_reason_when_something_is_wrong(
 async def test_dialplan_gets_nothing_without_a_key(telephony: Telephony) -> None:
     form = b"to=%2B4930111"
     status, headers, body = await telephony.nobody.dialplan("POST", "/calls", form)
-    assert (status, headers["x-mediad-reason"], body) == (200, "unauthenticated", "")
+    assert (status, headers["x-mediad-reason"], body) == (200, "unauthorized", "")
     call_id = str(uuid4())
     _, headers, body = await telephony.ours.dialplan("GET", f"/calls/{call_id}/next")
     assert (headers["x-mediad-reason"], body) == ("not_found", "")

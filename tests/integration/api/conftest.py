@@ -1,0 +1,5 @@
+"""Both engines, as for the store."""
+
+from tests.integration.store.conftest import mariadb, mariadb_url, settings, sqlite_file
+
+__all__ = ["mariadb", "mariadb_url", "settings", "sqlite_file"]
