@@ -15,7 +15,7 @@ from typing import Any
 __all__ = ["MediadProcess", "run_mediad", "run_mediad_as", "run_telling_mediad"]
 
 _ROOT = Path(__file__).parents[1]
-_WAIT_S = 20.0
+_WAIT_S = 60.0
 _STOP_S = 10.0
 
 

@@ -93,6 +93,7 @@ class App:
         )
         self.audiosocket_address = ("", 0)
         self.http_address = ("", 0)
+        self.metrics_address: tuple[str, int] | None = None
         self.dial_in_address: tuple[str, int] | None = None
 
     async def __aenter__(self) -> Self:
@@ -151,6 +152,9 @@ class App:
         if ended:
             logger.warning("%d calls that a crash had cut off are ended", ended)
         self.http_address = await _bind("http", self._control.start)
+        self.metrics_address = self._control.metrics_address
+        if self.metrics_address is not None:
+            logger.info("/metrics is on %s:%d", *self.metrics_address)
         if self._dial_in is not None:
             self.dial_in_address = await _bind("ai", self._dial_in.start)
         for rate_hz in SAMPLE_RATES & {8000, 16000, 22050, 24000, 44100, 48000}:
@@ -268,5 +272,5 @@ async def _bind(table: str, start: Callable[[], Awaitable[tuple[str, int]]]) -> 
     except OSError as exc:
         raise ConfigError(
             f"[{table}] cannot listen: {exc}; choose another host or port, in the file or as "
-            f"{ENV_PREFIX}{table.upper()}__PORT"
+            f"{ENV_PREFIX}{table.upper()}__…"
         ) from exc

@@ -188,6 +188,14 @@ class Http(_Table):
     """Address to bind."""
     port: Port = 8080
     """TCP port; 0 takes a free one."""
+    metrics_host: Host = "127.0.0.1"
+    """Address to bind for /metrics, when it has a port of its own."""
+    metrics_port: Port | None = None
+    """TCP port of its own for /metrics, which ``port`` then no longer has; 0 takes a free one."""
+    trusted_proxies: Networks = ()
+    """Networks of proxies that are believed whom they ask for (X-Forwarded-For, -Proto), as
+    ["10.0.0.5/32"]; empty believes nobody.
+    """
     max_requests_per_minute: Annotated[int, Field(ge=0)] = 6000
     """Requests a minute with one access key; one more gets 429. 0 is no limit."""
     max_running: Annotated[int, Field(ge=1, le=10_000)] = 64
@@ -436,7 +444,10 @@ class Cache(_Table):
     environment: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,32}$")] = "prod"
     """Second part of every key: dev, test, staging or prod; anything else is dev."""
     max_bytes: Annotated[int, Field(ge=1 << 20)] = 1 << 20
-    """Size of the cache in the process, in bytes; the least recently used goes first."""
+    """Size of the cache in the process, in bytes; the least recently used goes first. Redis has
+    bounds of its own."""
+    max_speech_bytes: Annotated[int, Field(ge=1 << 20)] = 64 << 20
+    """Size of what it keeps of speech, beside that: 64 MiB are an hour of it, at 8 kHz."""
 
 
 class Webhooks(_Table):
@@ -492,6 +503,7 @@ class Settings(BaseSettings):
         for name, port in (
             ("audiosocket.port", self.audiosocket.port),
             ("http.port", self.http.port),
+            ("http.metrics_port", self.http.metrics_port or 0),
             ("ai.listen_port", 0 if self.ai.agent_url else self.ai.listen_port),
         ):
             if port and port in taken:

@@ -10,13 +10,15 @@ from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
-from mediad.api.http import HttpServer, make_app
+from fastapi import FastAPI
+
+from mediad.api.http import HttpServer, make_app, make_metrics_app
 from mediad.api.services import Services
 from mediad.bus.bus import Bus
 from mediad.bus.commands import Commands
 from mediad.cache import open_cache
 from mediad.cache.speech import SpeechCache
-from mediad.config import Settings
+from mediad.config import Http, Settings
 from mediad.errors import DatabaseUnavailable
 from mediad.loop_thread import LoopThread
 from mediad.metrics import Metrics
@@ -72,13 +74,15 @@ class Control:
         self._is_running = False
         self._parts = AsyncExitStack()
         self._failures: dict[str, str] = {}
+        self.metrics_address: tuple[str, int] | None = None
+        """Of /metrics, when it has a port of its own."""
 
     async def start(self) -> tuple[str, int]:
         """Start the thread and everything in it; return the address of the HTTP port.
 
         Raises:
             ConfigError: If the database refuses us, or has other tables than this version's.
-            OSError: If the HTTP port cannot be bound.
+            OSError: If the HTTP port, or that of /metrics, cannot be bound.
         """
         self._thread.start()
         self._is_running = True
@@ -107,7 +111,9 @@ class Control:
         self._writer = Writer(
             self._journal, self._database, reads.invalidate, self._bus.announce, metrics
         )
-        app = make_app(metrics.registry, self._readiness, self._health)
+        metrics_port = settings.http.metrics_port
+        registry = metrics.registry if metrics_port is None else None
+        app = make_app(registry, self._readiness, self._health)
         app.state.services = Services(
             settings=settings,
             bus=self._bus,
@@ -119,9 +125,12 @@ class Control:
             readiness=self._readiness,
             health=self._health,
         )
-        http = HttpServer(settings.http, app)
-        parts.push_async_callback(http.stop)
-        address = await http.start()
+        address = await self._listen(settings.http, app)
+        if metrics_port is not None:
+            own = {"host": settings.http.metrics_host, "port": metrics_port}
+            self.metrics_address = await self._listen(
+                settings.http.model_copy(update=own), make_metrics_app(metrics.registry)
+            )
         await self._open_database()
         self._run("sessions", sessions.run())
         parts.push_async_callback(sessions.drain, _DRAIN_S)
@@ -132,6 +141,11 @@ class Control:
         self._run("writer", self._writer.run())
         parts.push_async_callback(self._drain_writer)
         return address
+
+    async def _listen(self, settings: Http, app: FastAPI) -> tuple[str, int]:
+        server = HttpServer(settings, app)
+        self._parts.push_async_callback(server.stop)
+        return await server.start()
 
     async def _drain_writer(self) -> None:
         if self._writer.problem is None:  # else it would take as long as the database is away

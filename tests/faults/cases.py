@@ -15,6 +15,7 @@ NOTHING_S = 0.2
 """A gap up to which there is none, in seconds: peers and calls share the cores with mediad."""
 _GOES_ON = "it goes on"
 _CALLER_LEFT = "it ends: caller, normal_clearing"
+_CALLER_GONE = "it ends: caller, network_out_of_order"
 
 Run = Callable[[Scene, Servers], Awaitable[None]]
 RunWith = Callable[[Scene, Servers, Break], Awaitable[None]]
@@ -101,6 +102,12 @@ CASES: list[Case] = [
     ),
     Case("Asterisk", _STOPPED, programs.caller_stopped, _STOPPED_GAP_S, _GOES_ON),
     Case("Asterisk", "killed", programs.caller_killed, then=_CALLER_LEFT),
+    Case(
+        "Asterisk",
+        "half-open for good, with `audiosocket.dead_peer_s = 2`",
+        connections.caller_gone,
+        then=_CALLER_GONE,
+    ),
     *_for_one(
         "the agent",
         connections.to_agent,

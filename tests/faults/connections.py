@@ -15,6 +15,7 @@ __all__ = [
     "DROPS",
     "FAULTS",
     "agent_gone",
+    "caller_gone",
     "to_agent",
     "to_caller",
     "to_database",
@@ -64,6 +65,19 @@ async def to_caller(scene: Scene, servers: Servers, break_: Break) -> None:
     async with FakeAgent(scene.talk) as agent, scene.living(agent.url, through_proxy=True):
         (link,) = scene.caller_proxy.links
         await break_(link, "server")
+
+
+async def caller_gone(scene: Scene, servers: Servers) -> None:
+    """Let the Asterisk of one call be gone without a word."""
+    async with (
+        FakeAgent(scene.talk) as agent,
+        scene.living(agent.url, through_proxy=True, audiosocket__dead_peer_s="2"),
+    ):
+        (link,) = scene.caller_proxy.links
+        link.vanish()
+        await scene.mediad.wait_for_log(f"call {scene.subject_id}: ended")
+        assert scene.subject is not None
+        scene.subject.hang_up()  # which mediad does not hear of
 
 
 async def to_agent(scene: Scene, servers: Servers, break_: Break) -> None:

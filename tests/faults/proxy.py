@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from tests.half_open import vanish
+
 __all__ = ["Breakable", "Fault", "Link", "Proxy", "proxy_to"]
 
 _CHUNK_BYTES = 1 << 16
@@ -87,6 +89,12 @@ class Link:
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         assert self._task is not None
         self._task.cancel()
+
+    def vanish(self) -> None:
+        """Be gone for both ends: nothing is told, nothing is acknowledged any more."""
+        self.fault = Fault(is_frozen=True)
+        for end in (self._client, self._server):
+            vanish(end)
 
     async def _carry(self, source: socket.socket, sink: socket.socket) -> None:
         # Due times rise: what is delayed less does not overtake.

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -95,6 +96,17 @@ async def test_half_open_passes_neither_bytes_nor_ends_until_it_is_over() -> Non
         assert await is_quiet(ends.server[0])
         ends.link.fault = Fault()
         assert await ends.server[0].read() == b"late"
+
+
+async def test_ends_of_a_link_that_vanished_hear_nothing_and_time_out() -> None:
+    async with connected() as ends:
+        ends.link.vanish()
+        for reader, writer in (ends.client, ends.server):
+            sock = writer.get_extra_info("socket")
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 500)
+            writer.write(b"lost")
+            with pytest.raises(TimeoutError):
+                await reader.read()
 
 
 async def test_reset_reaches_both_ends() -> None:

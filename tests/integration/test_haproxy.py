@@ -1,26 +1,36 @@
-"""config/haproxy/haproxy.cfg with a real HAProxy: calls through it to two mediad."""
+"""config/haproxy/ with a real HAProxy: calls through it to two mediad, and the API over HTTPS."""
 
 import asyncio
+import json
 import os
 import re
 import socket
+import ssl
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 
+import httpx
 import pytest
+from websockets.asyncio.client import connect
 
+from mediad.api import access
 from mediad.config import AudioSocket
 from mediad.wire.audiosocket import Kind, audio_message
 from tests.fakes.agent import FakeAgent, echo
 from tests.fakes.asterisk import AsteriskCall
+from tests.half_open import vanish
+from tests.integration.certificates import Authority
 from tests.integration.daemon import Daemon, running, settings
 from tests.servers import MissingProgramError, Program, find_program
 
 CONFIG = Path(__file__).parents[2] / "config/haproxy/haproxy.cfg"
+HTTPS = CONFIG.with_name("https.cfg")
 CLOSED = "mediad_audiosocket_connections_closed_total"
-ASTERISK, STRANGER = "127.0.0.2", "127.0.0.3"  # HAProxy is 127.0.0.1
+# HAProxy is 127.0.0.1, and so is whoever does not say where from.
+ASTERISK = CUSTOMER = "127.0.0.2"
+STRANGER = "127.0.0.3"
 
 
 @pytest.fixture(scope="module")
@@ -60,20 +70,34 @@ def for_here(port: int, daemons: list[Daemon]) -> str:
     text = CONFIG.read_text(encoding="utf-8")
     text = text.replace("bind :9092", f"bind 127.0.0.1:{port}").replace("check port 8080", "check")
     text = text.replace("maxconn 5000", "maxconn 100")  # it would want files for them
+    text = text.replace("tcp-ut 20s", "tcp-ut 1s")
     text, count = re.subn(r"(server mediad-\d) \S+", server, text)
     assert count == len(daemons)
     return text
 
 
-async def until_up(address: tuple[str, int]) -> None:
-    """Wait until HAProxy takes connections: it begins by taking both for ready."""
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                async with AsteriskCall(address, sends_uuid=False, sock=from_address(ASTERISK)):
-                    return
-            except ConnectionRefusedError:
-                await asyncio.sleep(0.05)
+@asynccontextmanager
+async def haproxy_with(haproxy: Program, config: Path, port: int) -> AsyncIterator[None]:
+    """Run HAProxy while the block lasts. It begins by taking each mediad for ready."""
+    process = await asyncio.create_subprocess_exec(
+        haproxy.path, "-db", "-f", config, env=haproxy.environment
+    )
+    try:
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    _, writer = await asyncio.open_connection(
+                        "127.0.0.1", port, local_addr=(ASTERISK, 0)
+                    )
+                    break
+                except ConnectionRefusedError:
+                    await asyncio.sleep(0.05)
+        writer.close()
+        yield
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
 
 
 @asynccontextmanager
@@ -90,16 +114,8 @@ async def balanced(
         address = ("127.0.0.1", free_port())
         config = tmp_path / "haproxy.cfg"
         config.write_text(for_here(address[1], daemons), encoding="utf-8")
-        process = await asyncio.create_subprocess_exec(
-            haproxy.path, "-db", "-f", config, env=haproxy.environment
-        )
-        try:
-            await until_up(address)
+        async with haproxy_with(haproxy, config, address[1]):
             yield address, daemons
-        finally:
-            if process.returncode is None:
-                process.terminate()
-            await process.wait()
 
 
 def test_example_is_valid(haproxy: Program) -> None:
@@ -148,6 +164,19 @@ async def test_mediad_judges_the_callers_address(haproxy: Program, tmp_path: Pat
         assert await daemons[0].metric(CLOSED, reason="bad_proxy_header") == 1
 
 
+async def test_asterisk_that_is_gone_without_a_word_ends_its_call(
+    haproxy: Program, tmp_path: Path
+) -> None:
+    async with (
+        balanced(haproxy, tmp_path) as (address, daemons),
+        AsteriskCall(address, sock=from_address(ASTERISK)) as call,
+    ):
+        await call.hears(1)
+        (daemon,) = [daemon for daemon in daemons if daemon.app.calls.live]
+        vanish(call.transport.get_extra_info("socket"))
+        await daemon.event("call_hungup", call, timeout_s=20)
+
+
 async def test_mediad_that_is_not_ready_gets_no_more_calls_and_keeps_its_own(
     haproxy: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,3 +193,161 @@ async def test_mediad_that_is_not_ready_gets_no_more_calls_and_keeps_its_own(
             await call.hears(1)
         assert (leaving.app.calls.live, other.app.calls.live) == (1, 4)
         await first.hears(5)
+
+
+# The API over HTTPS
+
+
+class Front:
+    """HAProxy with HTTPS before a mediad."""
+
+    def __init__(self, daemon: Daemon, port: int, authority: Authority) -> None:
+        self.daemon = daemon
+        self.port = port
+        self.tls = ssl.create_default_context(cafile=str(authority.certificate))
+        directory = daemon.app.settings.database.state_directory
+        self.root = (directory / "access_key").read_text().strip()
+
+    async def ask(
+        self, path: str, key: str = "", source: str = CUSTOMER, **headers: str
+    ) -> httpx.Response:
+        """GET from an address of the machine, by way of HAProxy."""
+        url = f"https://127.0.0.1:{self.port}{path}"
+        return await self._get(url, source, {"AccessKey": key, **headers})
+
+    async def ask_mediad(
+        self, path: str, key: str = "", source: str = CUSTOMER, **headers: str
+    ) -> httpx.Response:
+        """The same round HAProxy."""
+        url = "http://{}:{}".format(*self.daemon.app.http_address) + path
+        return await self._get(url, source, {"AccessKey": key, **headers})
+
+    async def _get(self, url: str, source: str, headers: dict[str, str]) -> httpx.Response:
+        names = {name.replace("_", "-"): value for name, value in headers.items() if value}
+        transport = httpx.AsyncHTTPTransport(verify=self.tls, local_address=source)
+        async with httpx.AsyncClient(transport=transport) as client:
+            return await client.get(url, headers=names)
+
+    async def bound_key(self) -> str:
+        """Make a key for one address."""
+        url = "http://{}:{}/v1/accesskeys".format(*self.daemon.app.http_address)
+        async with httpx.AsyncClient() as client:
+            body = {"role": "viewer", "allowed_ips": [CUSTOMER]}
+            made = await client.post(url, json=body, headers={"AccessKey": self.root})
+        return str(made.json()["key"])
+
+
+@asynccontextmanager
+async def https(
+    haproxy: Program, tmp_path: Path, *, trusted: tuple[str, ...] = ("127.0.0.1/32",)
+) -> AsyncIterator[Front]:
+    """Run a mediad behind HTTPS."""
+    authority = Authority(tmp_path / "authority")
+    certificate, key = authority.issue()
+    pem = tmp_path / "mediad.pem"
+    pem.write_bytes(certificate.read_bytes() + key.read_bytes())
+    wanted = settings("ws://127.0.0.1:9")
+    http = wanted.http.model_validate({"port": 0, "trusted_proxies": trusted})
+    async with running(wanted.model_copy(update={"http": http})) as daemon:
+        front = Front(daemon, free_port(), authority)
+        text = HTTPS.read_text(encoding="utf-8")
+        for old, new in (
+            ("bind :80\n", f"bind 127.0.0.1:{free_port()}\n"),
+            ("bind :443", f"bind 127.0.0.1:{front.port}"),
+            ("/etc/haproxy/mediad.pem", str(pem)),
+            ("127.0.0.1:8080", "{}:{}".format(*daemon.app.http_address)),
+        ):
+            assert text.count(old) == 1, old
+            text = text.replace(old, new)
+        config = tmp_path / "https.cfg"
+        config.write_text(text, encoding="utf-8")
+        async with haproxy_with(haproxy, config, front.port):
+            yield front
+
+
+async def test_key_that_is_bound_to_an_address_works_from_there_alone(
+    haproxy: Program, tmp_path: Path
+) -> None:
+    async with https(haproxy, tmp_path) as front:
+        key = await front.bound_key()
+        forged = {"X_Forwarded_For": CUSTOMER}
+        answers = {
+            "there": await front.ask("/v1/me", key),
+            "elsewhere": await front.ask("/v1/me", key, STRANGER),
+            "elsewhere, forged": await front.ask("/v1/me", key, STRANGER, **forged),
+            "there, round the proxy": await front.ask_mediad("/v1/me", key),
+            "elsewhere, round it and forged": await front.ask_mediad(
+                "/v1/me", key, STRANGER, **forged
+            ),
+        }
+        statuses = {where: answer.status_code for where, answer in answers.items()}
+        assert statuses == {
+            "there": 200,
+            "elsewhere": 403,
+            "elsewhere, forged": 403,
+            "there, round the proxy": 200,
+            "elsewhere, round it and forged": 403,
+        }
+
+
+async def test_proxy_that_is_not_trusted_is_the_client(haproxy: Program, tmp_path: Path) -> None:
+    async with https(haproxy, tmp_path, trusted=()) as front:
+        key = await front.bound_key()
+        assert (await front.ask("/v1/me", key)).status_code == 403
+        assert (await front.ask_mediad("/v1/me", key)).status_code == 200
+
+
+async def test_wrong_keys_of_one_client_do_not_lock_out_another(
+    haproxy: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access, "now_s", lambda: 60.0)  # all within one minute
+    async with https(haproxy, tmp_path) as front:
+        for _ in range(20):
+            assert (await front.ask("/v1/me", "mk_wrong", STRANGER)).status_code == 401
+        forged = {"X_Forwarded_For": "192.0.2.1"}
+        assert (await front.ask("/v1/me", "mk_wrong", STRANGER, **forged)).status_code == 429
+        assert (await front.ask("/v1/me", "mk_wrong")).status_code == 401
+        assert (await front.ask("/v1/me", front.root)).status_code == 200
+
+
+async def test_only_the_api_is_reached_over_https(haproxy: Program, tmp_path: Path) -> None:
+    async with https(haproxy, tmp_path) as front:
+        for path in ("/metrics", "/healthz", "/readyz", "/", "/v1", "//metrics", "/%6detrics"):
+            assert (await front.ask(path, front.root)).status_code == 404, path
+        assert (await front.ask("/v1/../metrics", front.root)).status_code == 404
+        assert (await front.ask("/openapi.json")).json()["info"]["title"] == "mediad"
+        answer = await front.ask("/v1/agents/", front.root)  # one / too many
+        assert answer.headers["location"] == f"https://127.0.0.1:{front.port}/v1/agents"
+        assert answer.headers["strict-transport-security"]
+        (plain,) = re.findall(r"bind \S+:(\d+)$", (tmp_path / "https.cfg").read_text(), re.M)
+        async with httpx.AsyncClient() as client:
+            answer = await client.get(f"http://127.0.0.1:{plain}/v1/me")
+        assert answer.status_code == 308
+        assert answer.headers["location"].startswith("https://127.0.0.1")
+
+
+async def test_events_come_over_wss(haproxy: Program, tmp_path: Path) -> None:
+    async with https(haproxy, tmp_path) as front:
+        headers = {"AccessKey": await front.bound_key()}
+        url = f"wss://127.0.0.1:{front.port}/v1/ws"
+        here = (CUSTOMER, 0)
+        async with connect(
+            url, ssl=front.tls, additional_headers=headers, local_addr=here, proxy=None
+        ) as events:
+            topic = "customer_id:default:call:*"
+            await events.send(json.dumps({"type": "subscribe", "topics": [topic]}))
+            assert json.loads(await events.recv())["type"] == "subscribed"
+            async with front.daemon.call() as call, asyncio.timeout(10):
+                told = json.loads(await events.recv())
+                assert (told["event"], told["data"]["id"]) == ("call_created", str(call.call_id))
+
+
+def test_both_examples_can_share_one_haproxy(haproxy: Program, tmp_path: Path) -> None:
+    certificate, key = Authority(tmp_path / "authority").issue()
+    pem = tmp_path / "mediad.pem"
+    pem.write_bytes(certificate.read_bytes() + key.read_bytes())
+    config = tmp_path / "https.cfg"
+    text = HTTPS.read_text(encoding="utf-8").replace("/etc/haproxy/mediad.pem", str(pem))
+    config.write_text(text, encoding="utf-8")
+    command = [str(haproxy.path), "-c", "-f", str(CONFIG), "-f", str(config)]
+    subprocess.run(command, env=haproxy.environment, check=True, timeout=30)

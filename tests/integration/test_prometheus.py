@@ -16,13 +16,19 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 from uuid import uuid4
 
+import httpx
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from mediad.wire.audiosocket import uuid_message
 from tests import servers
+from tests.integration.daemon import running as running_here
+from tests.integration.daemon import settings
 from tests.servers import Program, find_program
 
-CONFIG = Path(__file__).parents[2] / "config/prometheus"
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "config/prometheus"
 ALERTS = CONFIG / "alerts.yml"
 DEADLINE_S = 30.0
 
@@ -142,6 +148,32 @@ def test_prometheus_scrapes_a_running_mediad(
         assert {rule["health"] for rule in rules} <= {"ok", "unknown"}  # unknown: not evaluated yet
 
 
+async def test_metrics_may_have_an_address_of_their_own() -> None:
+    wanted = settings("ws://127.0.0.1:9")
+    own = {"port": 0, "metrics_host": "127.0.0.2", "metrics_port": 0}
+    wanted = wanted.model_copy(update={"http": wanted.http.model_validate(own)})
+    async with running_here(wanted) as daemon, httpx.AsyncClient() as http:
+        assert daemon.app.metrics_address is not None
+        host, port = daemon.app.metrics_address
+        assert host == "127.0.0.2"
+        answer = await http.get(f"http://{host}:{port}/metrics")
+        assert (answer.status_code, "\nmediad_calls 0.0\n" in answer.text) == (200, True)
+        for path in ("/readyz", "/v1/me", "/openapi.json", "/docs"):
+            assert (await http.get(f"http://{host}:{port}{path}")).status_code == 404, path
+        assert (await daemon.get("/metrics"))[0] == 404
+        assert (await daemon.get("/readyz"))[0] == 200
+
+
+async def test_answers_are_counted_by_their_status() -> None:
+    async with running_here(settings("ws://127.0.0.1:9")) as daemon, httpx.AsyncClient() as http:
+        address = "{}:{}".format(*daemon.app.http_address)
+        assert (await http.get(f"http://{address}/v1/me")).status_code == 401
+        with pytest.raises(InvalidStatus):
+            await connect(f"ws://{address}/v1/ws")
+        await daemon.metric_reaches(2, "mediad_http_answers_total", status="401")
+        assert await daemon.metric("mediad_http_answers_total", status="500") == 0
+
+
 def test_metrics_are_as_prometheus_wants_them(mediad: Mediad, promtool: Program) -> None:
     run(promtool, "check", "metrics", stdin=get(f"{mediad.http}/metrics"))
 
@@ -151,6 +183,21 @@ def test_alerts_use_only_metrics_that_exist(mediad: Mediad) -> None:
     used = set(re.findall(r"mediad_\w+", ALERTS.read_text(encoding="utf-8")))
     assert used
     assert {name.removesuffix("_bucket") for name in used} <= exposed
+
+
+def test_every_limit_in_the_readme_has_its_metric(mediad: Mediad) -> None:
+    exposed = set(re.findall(r"^# TYPE (\S+)", get(f"{mediad.http}/metrics"), re.MULTILINE))
+    source = "".join(path.read_text("utf-8") for path in (ROOT / "src/mediad").rglob("*.py"))
+    table = (ROOT / "README.md").read_text("utf-8").partition("| counted as |")[2]
+    rows = table.partition("\n\n")[0].splitlines()[2:]
+    assert len(rows) > 20
+    for row in rows:
+        limit, *_, counted = (cell.strip() for cell in row.strip("|").split("|"))
+        names = re.findall(r"`(\w+)(?:\{(\w+)\})?`", counted)
+        assert names or limit == "open files", row  # which is no counter, but a refusal to start
+        for name, label in names:
+            assert {f"mediad_{name}", f"mediad_{name}_total"} & exposed, row
+            assert label.isdecimal() or not label or f'"{label}"' in source, row
 
 
 def test_example_configuration_is_valid(promtool: Program) -> None:
@@ -166,6 +213,8 @@ HEALTHY = {
     'mediad_calls_ended_total{by="system",cause="destination_out_of_order"}': "0+1x30",
     'mediad_event_loop_lag_seconds_bucket{le="0.005"}': "0+12000x30",
     'mediad_event_loop_lag_seconds_bucket{le="+Inf"}': "0+12000x30",
+    "mediad_audiosocket_accept_pauses_total": "0x30",
+    "mediad_event_loop_stalls_total": "0+0.1x30",
     "mediad_ticks_skipped_total": "0x30",
     "mediad_played_frames_total": "0+3000x30",
     "mediad_underrun_frames_total": "0+3x30",
@@ -173,6 +222,8 @@ HEALTHY = {
     'mediad_response_seconds_bucket{le="1.0"}': "0+100x30",
     'mediad_response_seconds_bucket{le="+Inf"}': "0+100x30",
     "mediad_events_dropped_total": "0x30",
+    "mediad_database_failures_total": "0x20 3x10",
+    "mediad_journal_bytes": "20000x30",
     "mediad_journal_oldest_seconds": "0.1x30",
     'mediad_journal_refused_facts_total{reason="full"}': "0x30",
     "mediad_writer_rejected_facts_total": "0x30",
@@ -188,6 +239,7 @@ FAULTS = {
     "MediadRefusesCalls": {
         'mediad_audiosocket_connections_closed_total{reason="max_calls"}': "0+1x30"
     },
+    "MediadOutOfFiles": {"mediad_audiosocket_accept_pauses_total": "0+1x30"},
     "MediadAgentUnreachable": {
         'mediad_agent_connects_total{outcome="unreachable"}': "0+20x30",
     },
@@ -198,6 +250,7 @@ FAULTS = {
         'mediad_event_loop_lag_seconds_bucket{le="0.005"}': "0+11000x30",
         'mediad_event_loop_lag_seconds_bucket{le="0.05"}': "0+12000x30",
     },
+    "MediadLoopStalls": {"mediad_event_loop_stalls_total": "0+2x30"},
     "MediadSkipsFrames": {"mediad_ticks_skipped_total": "0+1x30"},
     "MediadUnderruns": {"mediad_underrun_frames_total": "0+60x30"},
     "MediadCallerAudioDropped": {"mediad_caller_audio_dropped_frames_total": "0+50x30"},
@@ -206,7 +259,9 @@ FAULTS = {
         'mediad_response_seconds_bucket{le="2.5"}': "0+100x30",
     },
     "MediadEventsDropped": {"mediad_events_dropped_total": "0+1x30"},
+    "MediadDatabaseDown": {"mediad_database_failures_total": "0+6x30"},
     "MediadFactsWait": {"mediad_journal_oldest_seconds": "0+60x30"},
+    "MediadJournalFills": {"mediad_journal_bytes": "0+5000000x30"},
     "MediadFactsLost": {'mediad_journal_refused_facts_total{reason="full"}': "0+1x30"},
     "MediadFactsRejected": {"mediad_writer_rejected_facts_total": "0+1x30"},
     "MediadWebhooksWait": {"mediad_webhook_oldest_seconds": "0+120x30"},

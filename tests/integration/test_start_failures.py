@@ -47,8 +47,9 @@ def check(result: tuple[int, str], words: str) -> None:
         ({"database__url": f"mysql://a:{PASSWORD}@127.0.0.1/x?foo=bar"}, "options behind a ?"),
         ({"database__url": "sqlite:////proc/self/mediad.db"}, "[database] url"),
         ({"http__port": "1", "http__host": "192.0.2.1"}, "[http] cannot listen"),
+        ({"http__metrics_port": "1", "http__metrics_host": "192.0.2.1"}, "'192.0.2.1', 1"),
     ],
-    ids=["redis option", "database option", "database file", "port"],
+    ids=["redis option", "database option", "database file", "port", "metrics port"],
 )
 def test_wrong_settings(tmp_path: Path, settings: dict[str, str], words: str) -> None:
     check(serve(tmp_path, **settings), words)

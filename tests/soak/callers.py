@@ -29,6 +29,8 @@ class Made(NamedTuple):
     """Messages heard."""
     longest_gap_s: float
     """Between two messages heard, in seconds."""
+    ended: str
+    """By whom, and how."""
 
 
 async def make_calls(
@@ -50,6 +52,7 @@ async def _make_call(address: tuple[str, int], rng: random.Random, longest_s: fl
         call_id=UUID(int=rng.getrandbits(128)),
         codec=rng.choice(list(CODECS)),
         ptime_ms=rng.choice(PTIMES_MS),
+        connect_timeout_s=30.0,  # the kernel answers for mediad; this process may stand still
     )
     async with caller:
         with contextlib.suppress(CallEnded):
@@ -69,6 +72,7 @@ async def _make_call(address: tuple[str, int], rng: random.Random, longest_s: fl
         len(caller.digits_sent),
         len(caller.heard.times),
         max(caller.heard.gaps_s(), default=0.0),
+        f"{end.by}: {end.how}",
     )
 
 

@@ -63,20 +63,19 @@ async def at_rest(mediad: MediadProcess, directory: Path) -> Left:
             await asyncio.sleep(0.1)
     await journal_empty(mediad, 30)
     await asyncio.sleep(REST_S)
-    left = look(mediad.pid, directory, await mediad.metric("mediad_test_tasks"))
+    left = look(mediad.pid, directory, await metrics_of(mediad))
     print(left)
     return left
 
 
-def look(pid: int, directory: Path, tasks: float) -> Left:
+def look(pid: int, directory: Path, metrics: dict[str, float]) -> Left:
     """Return what a process holds."""
     process = Path(f"/proc/{pid}")
-    status = (process / "status").read_text()
     return Left(
-        int(status.partition("VmRSS:")[2].split()[0]),
+        int(metrics["mediad_test_resident_kib"]),
         len(os.listdir(process / "fd")),
         len(os.listdir(process / "task")),
-        int(tasks),
+        int(metrics["mediad_test_tasks"]),
         sum(path.stat().st_size for path in directory.glob("journal.db*")),
     )
 
@@ -148,6 +147,8 @@ def check_left(before: Left, after: Left) -> None:
 
 def check_books(made: list[Made], rows: Rows, metrics: dict[str, float]) -> None:
     """Check that every call is in the database with one end, and that the metrics say the same."""
+    unknown = [call for call in made if call.call_id not in rows.calls]
+    assert not unknown, (unknown, metrics)
     assert rows.calls == {call.call_id for call in made}
     assert rows.ends.keys() == rows.calls
     assert set(rows.ends.values()) == {1}

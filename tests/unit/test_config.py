@@ -148,6 +148,7 @@ def test_agent_url_may_be_one_word_and_hold_the_call(tmp_path: Path) -> None:
     [
         "[audiosocket]\nport = 8080",
         "[http]\nport = 9092",
+        "[http]\nmetrics_port = 8080",
         "[ai]\nagent_url = []\nlisten_port = 8080",
     ],
 )
@@ -279,7 +280,8 @@ def test_header_that_would_break_the_request_is_refused(header: dict[str, str]) 
 
 
 @pytest.mark.parametrize(
-    ("table", "key"), [(AudioSocket, "host"), (Http, "host"), (Ai, "listen_host")]
+    ("table", "key"),
+    [(AudioSocket, "host"), (Http, "host"), (Http, "metrics_host"), (Ai, "listen_host")],
 )
 def test_empty_host_does_not_bind_every_interface(table: type[BaseModel], key: str) -> None:
     with pytest.raises(ValidationError):

@@ -1,5 +1,5 @@
 """The HTTP port: the API under /v1, /metrics, /healthz (the process lives), /readyz (it takes
-calls).
+calls). /metrics may have a port of its own.
 """
 
 import asyncio
@@ -30,11 +30,13 @@ from mediad.api import (
     webhook_deliveries,
     webhooks,
 )
+from mediad.api.answers import CountAnswers
 from mediad.api.errors import ErrorBody, register_errors
+from mediad.api.forwarded import Forwarded
 from mediad.api.limits import Admission, BodyLimit, RateHeaders
 from mediad.config import Http
 
-__all__ = ["HttpServer", "make_app"]
+__all__ = ["HttpServer", "make_app", "make_metrics_app"]
 
 _SHUTDOWN_S = 2
 _MAX_WS_MESSAGE = 65_536  # of a subscriber, in bytes
@@ -62,14 +64,14 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 
 
 def make_app(
-    registry: CollectorRegistry,
+    registry: CollectorRegistry | None,
     readiness: Callable[[], Mapping[str, str]],
     health: Callable[[], Mapping[str, str]],
 ) -> FastAPI:
     """Return the application. Its ``state.services`` is set before the first request.
 
     Args:
-        registry: What /metrics shows.
+        registry: What /metrics shows; None if there is no such page here.
         readiness: What keeps mediad from taking calls, as part → reason; empty when it is ready.
         health: What does not work as it should, as part → reason; calls may go on without it.
     """
@@ -77,7 +79,7 @@ def make_app(
     register_errors(app)
     for resource in _RESOURCES:
         app.include_router(resource.router, prefix="/v1", responses=_ERRORS)
-    for middleware in (BodyLimit, RateHeaders, Admission):  # the last is the outermost
+    for middleware in (BodyLimit, RateHeaders, Admission, CountAnswers):  # the last is outermost
         app.add_middleware(middleware)
 
     @app.get("/healthz", summary="Whether the process lives, and what of it does not work")
@@ -92,13 +94,25 @@ def make_app(
         response.status_code = 503 if problems else 200
         return {"status": "not ready" if problems else "ready", "problems": problems}
 
+    if registry is not None:
+        _add_metrics(app, registry)
+    return app
+
+
+def make_metrics_app(registry: CollectorRegistry) -> FastAPI:
+    """Return an application that has nothing but /metrics."""
+    app = FastAPI(title="mediad", version=mediad.__version__, openapi_url=None)
+    register_errors(app)
+    _add_metrics(app, registry)
+    return app
+
+
+def _add_metrics(app: FastAPI, registry: CollectorRegistry) -> None:
     @app.get("/metrics", summary="Metrics in Prometheus' text format", response_class=Response)
     async def metrics() -> Response:
         # In a thread: with a thousand calls this is milliseconds of CPU.
         text = await asyncio.to_thread(generate_latest, registry)
         return Response(text, media_type=CONTENT_TYPE_LATEST)
-
-    return app
 
 
 class _Server(uvicorn.Server):
@@ -114,12 +128,12 @@ class HttpServer:
         self._settings = settings
         self._app = app
         config = uvicorn.Config(
-            app,
+            Forwarded(app, settings.trusted_proxies),
             log_config=None,
             access_log=False,
             lifespan="off",
             server_header=False,
-            proxy_headers=False,  # else anybody on this machine chooses the address he comes from
+            proxy_headers=False,  # it would believe whoever is on this machine; see Forwarded
             ws_max_size=_MAX_WS_MESSAGE,
             ws_per_message_deflate=False,
             timeout_graceful_shutdown=_SHUTDOWN_S,

@@ -1,5 +1,7 @@
 """Numbers that can be called, and which agent or flow answers."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from fastapi import APIRouter, Response
@@ -20,7 +22,7 @@ from mediad.api.lists import (
 )
 from mediad.api.services import ServicesOf
 from mediad.store import numbers
-from mediad.store.numbers import Number, NumberFields, NumberTaken
+from mediad.store.numbers import Number, NumberFields, NumberTaken, UnknownTarget
 from mediad.store.pages import DEFAULT_LIMIT
 
 __all__ = ["router"]
@@ -46,13 +48,12 @@ class NumberChanges(NumberFields):
 
 @router.post("", status_code=201, responses=INVALID | _TAKEN)
 async def create_number(new: NewNumber, access: Admin, services: ServicesOf) -> Number:
-    """Make one."""
+    """Make one. Its agent and its flow are the customer's, or it is refused."""
     check_json(new)
-    try:
+    with _checking():
         async with services.database.write() as connection:
+            await numbers.check_targets(connection, access.customer_id, new.model_dump())
             row = await numbers.create(connection, access.customer_id, new, access.key_id)
-    except NumberTaken as exc:
-        raise ApiError(409, "number_taken", str(exc)) from exc
     await services.reads.forget(row)
     return row
 
@@ -89,19 +90,16 @@ async def change_number(
     """Change one. Calls that it is on keep what they began with."""
     check_json(changes)
     values = changes.model_dump(mode="json", exclude_unset=True)
-    try:
-        with checking():
-            async with services.database.write() as connection:
-                before = await numbers.get(connection, access.customer_id, number_id)
-                row = await numbers.update(
-                    connection, access.customer_id, number_id, values, access.key_id
-                )
-    except ApiError as exc:
-        if isinstance(exc.__cause__, NumberTaken):
-            raise ApiError(409, "number_taken", str(exc.__cause__)) from exc
-        raise
+    with _checking():
+        async with services.database.write() as connection:
+            before = await numbers.get(connection, access.customer_id, number_id)
+            before = found(before, "number", number_id)  # whatever its agent shall be
+            await numbers.check_targets(connection, access.customer_id, values)
+            row = await numbers.update(
+                connection, access.customer_id, number_id, values, access.key_id
+            )
     row = found(row, "number", number_id)
-    await services.reads.forget(found(before, "number", number_id), row)
+    await services.reads.forget(before, row)
     return row
 
 
@@ -112,3 +110,18 @@ async def delete_number(number_id: Id, access: Admin, services: ServicesOf) -> R
         row = await numbers.delete(connection, access.customer_id, number_id, access.key_id)
     await services.reads.forget(found(row, "number", number_id))
     return Response(status_code=204)
+
+
+@contextmanager
+def _checking() -> Iterator[None]:
+    """Answer 409 for a number that is taken, and 422 for what the store calls wrong."""
+    try:
+        with checking():
+            yield
+    except ApiError as exc:
+        match exc.__cause__:
+            case NumberTaken() as taken:
+                raise ApiError(409, "number_taken", str(taken)) from exc
+            case UnknownTarget(what=what) as unknown:
+                raise ApiError(422, f"unknown_{what}", str(unknown)) from exc
+        raise

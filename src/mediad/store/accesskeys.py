@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, BeforeValidator, Field
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -47,12 +47,22 @@ Moment = Annotated[
 ]
 
 
+def _not_as_number(network: object) -> object:
+    """Refuse what the standard library takes for a network, and nobody means: 1, or true."""
+    if isinstance(network, int | bytes):
+        raise ValueError("a network is written as 192.0.2.0/24")
+    return network
+
+
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_not_as_number)]
+
+
 class AccessKeyFields(Fields):
     """What a person says of an access key."""
 
     name: Annotated[str, Field(max_length=255)] = ""
     role: Role = "viewer"
-    allowed_ips: Annotated[list[IPv4Network | IPv6Network], Field(max_length=100)] | None = None
+    allowed_ips: Annotated[list[Network], Field(max_length=100)] | None = None
     """Networks that it may be used from; null is all."""
     tm_expire: Moment | None = None
     """It is good until then; null is for ever."""

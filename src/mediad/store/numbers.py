@@ -13,13 +13,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from mediad.store import rows
 from mediad.store.pages import DEFAULT_LIMIT, Page
 from mediad.store.rows import Fields, Row
-from mediad.store.tables import numbers
+from mediad.store.tables import agents, flows, numbers
 from mediad.store.types import NEVER
 
 __all__ = [
     "Number",
     "NumberFields",
     "NumberTaken",
+    "UnknownTarget",
+    "check_targets",
     "create",
     "delete",
     "find_called",
@@ -36,6 +38,19 @@ Tag = Annotated[str, Field(min_length=1, max_length=50)]
 
 class NumberTaken(ValueError):
     """A customer, this or another one, has the number already."""
+
+
+class UnknownTarget(ValueError):
+    """The customer has no such agent or flow.
+
+    Args:
+        what: agent or flow.
+        id: Whose there is none.
+    """
+
+    def __init__(self, what: str, id: str) -> None:
+        super().__init__(f"there is no {what} {id}")
+        self.what = what
 
 
 class NumberFields(Fields):
@@ -93,6 +108,25 @@ async def find_called(connection: AsyncConnection, called: str) -> Number | None
         if number in found:
             return Number.model_validate(dict(found[number]))
     return None
+
+
+async def check_targets(
+    connection: AsyncConnection, customer_id: str, values: Mapping[str, object]
+) -> None:
+    """Make sure that the agent and the flow of new values, as far as they are among them, are the
+    customer's. To be called in the transaction that then writes them.
+
+    Raises:
+        UnknownTarget: If one is not.
+    """
+    for what, table in (("agent", agents), ("flow", flows)):
+        id = values.get(f"{what}_id")
+        if id is None:
+            continue
+        # Locked, so that it is not deleted meanwhile.
+        query = rows.select_rows(table, Row, customer_id).where(table.c.id == id)
+        if (await connection.execute(query.with_for_update(read=True))).first() is None:
+            raise UnknownTarget(what, str(id))
 
 
 async def create(

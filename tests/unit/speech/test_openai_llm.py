@@ -75,6 +75,16 @@ async def test_tool_calls_are_put_together(api: FakeApi) -> None:
     assert api.requests[0]["tools"] == TOOLS
 
 
+async def test_a_model_that_knows_no_tools_answers_without(api: FakeApi) -> None:
+    api.events = [chunk("Hello."), chunk(finish="stop"), DONE]
+    api.refuses_tools = True
+    async with handler_of(api) as handler:
+        for n in (1, 2):
+            parts = [part async for part in handler.ask(Generate(n, MESSAGES, TOOLS))]
+            assert parts == [Text(n, "Hello."), Done(n, "stop", {}, [])]
+    assert ["tools" in request for request in api.requests] == [True, False, False]
+
+
 async def test_arguments_without_end_are_refused(api: FakeApi) -> None:
     piece = {"index": 0, "function": {"name": "", "arguments": "x" * 10_000}}
     api.events = [chunk(tool_calls=[piece]), chunk(tool_calls=[piece]), 10.0]
