@@ -33,7 +33,7 @@ from mediad.api import (
 from mediad.api.answers import CountAnswers
 from mediad.api.errors import ErrorBody, register_errors
 from mediad.api.forwarded import Forwarded
-from mediad.api.limits import Admission, BodyLimit, RateHeaders
+from mediad.api.limits import Admission, BodyLimit, HeaderLimit, RateHeaders
 from mediad.config import Http
 
 __all__ = ["HttpServer", "make_app", "make_metrics_app"]
@@ -79,7 +79,8 @@ def make_app(
     register_errors(app)
     for resource in _RESOURCES:
         app.include_router(resource.router, prefix="/v1", responses=_ERRORS)
-    for middleware in (BodyLimit, RateHeaders, Admission, CountAnswers):  # the last is outermost
+    # The last is the outermost.
+    for middleware in (BodyLimit, RateHeaders, Admission, HeaderLimit, CountAnswers):
         app.add_middleware(middleware)
 
     @app.get("/healthz", summary="Whether the process lives, and what of it does not work")

@@ -1,5 +1,5 @@
-"""What one client may take of the API: requests a minute, attempts with wrong keys, the size of a
-body, and a place among the requests at work.
+"""What one client may take of the API: requests a minute, attempts with wrong keys, the sizes of
+headers and body, and a place among the requests at work.
 """
 
 import asyncio
@@ -17,9 +17,11 @@ from mediad.api.errors import ApiError
 
 __all__ = [
     "MAX_BODY_BYTES",
+    "MAX_HEADER_BYTES",
     "MAX_WAITING",
     "Admission",
     "BodyLimit",
+    "HeaderLimit",
     "Rate",
     "RateHeaders",
     "Windows",
@@ -28,6 +30,9 @@ __all__ = [
 
 MAX_BODY_BYTES = 1 << 20
 """The largest body of a request. ``play`` reads its own, and bounds it."""
+
+MAX_HEADER_BYTES = 32 * 1024
+"""All headers of a request together."""
 
 MAX_WAITING = 100
 """Requests that wait for a place."""
@@ -95,6 +100,21 @@ class RateHeaders:
         await self._app(scope, receive, send_with_headers)
 
 
+class HeaderLimit:
+    """Refuses long headers. The server itself does so only when they come in pieces."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            size = sum(len(name) + len(value) for name, value in scope["headers"])
+            if size > MAX_HEADER_BYTES:
+                await _refuse(_LONG_HEADERS)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
 class BodyLimit:
     """Refuses large bodies: by the length that they tell, or else after reading so much."""
 
@@ -154,6 +174,7 @@ class Admission:
 
 
 _TOO_LARGE = ApiError(413, "too_large", f"a body may have {MAX_BODY_BYTES} bytes")
+_LONG_HEADERS = ApiError(431, "long_headers", f"headers may have {MAX_HEADER_BYTES} bytes")
 _BUSY = ApiError(503, "busy", "too many requests are waiting", headers={"Retry-After": "1"})
 
 

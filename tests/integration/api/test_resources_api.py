@@ -212,6 +212,8 @@ async def test_a_key_has_so_many_requests_a_minute(api: Api) -> None:
 async def test_what_is_wrong_is_said_in_one_form(api: Api) -> None:
     large = await api.http.post("/v1/agents", content=b"x" * (2 << 20))
     assert (large.status_code, large.json()["error"]["reason"]) == (413, "too_large")
+    long = await api.http.get("/v1/agents", headers={"x": "x" * 40_000})
+    assert (long.status_code, long.json()["error"]["reason"]) == (431, "long_headers")
     nothing = await api.ask("GET", "/v1/nothing")
     assert (nothing.status_code, nothing.json()["error"]["reason"]) == (404, "not_found")
     method = await api.ask("PUT", "/v1/agents", {})

@@ -34,7 +34,7 @@ async def authenticate(connection: HTTPConnection) -> Access:
     """Take ``customer:role`` for a key."""
     key = connection.headers.get("accesskey", "")
     if ":" not in key:
-        raise ApiError(401, "unauthenticated", "no key")
+        raise ApiError(401, "unauthorized", "no key")
     customer_id, _, role = key.partition(":")
     return Access(customer_id, "key", role)  # type: ignore[arg-type]
 
@@ -211,7 +211,7 @@ async def test_without_a_key_the_handshake_is_refused(api: Api) -> None:
         async with api.client("nobody"):
             pass
     assert refused.value.response.status_code == 401
-    assert b"unauthenticated" in (refused.value.response.body or b"")
+    assert b"unauthorized" in (refused.value.response.body or b"")
 
 
 async def test_topics_and_messages_have_limits(api: Api) -> None:
