@@ -6,12 +6,13 @@ from mediad.caller.voice import resample
 from mediad.media.g711 import decode_ulaw, encode_ulaw
 from mediad.media.resample import Resampler
 from mediad.speech import espeak
-from tests.data.spoken import VOICES, recordings
+from tests.data.spoken import recordings
 
 __all__ = ["AGENT_RATE_HZ", "over_telephone", "said", "say"]
 
 AGENT_RATE_HZ = 16_000
 _TELEPHONE_RATE_HZ = 8000
+_VOICE = "en-us+f2"
 
 
 def over_telephone(pcm: bytes, rate_hz: int) -> bytes:
@@ -28,6 +29,6 @@ def said(pcm: bytes, rate_hz: int, *, quiet_s: float = 0.5, gain: float = 0.5) -
 
 
 def say(text: str, *, quiet_s: float = 0.5) -> bytes:
-    """Return a recording of the first voice that says a text, as `said` does."""
-    (recording,) = recordings(text, VOICES[0], espeak.DEFAULT_RATE_WPM, 1)
+    """Return a recording of a woman's voice that says a word, as `said` does."""
+    (recording,) = recordings(text, _VOICE, espeak.DEFAULT_RATE_WPM, 1)
     return said(*recording, quiet_s=quiet_s)

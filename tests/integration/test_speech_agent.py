@@ -206,7 +206,7 @@ async def test_stop_into_a_silence_ends_the_session(agent_url: str) -> None:
 async def test_something_else_is_asked_for_again(agent_url: str) -> None:
     async with call(agent_url) as caller:
         await caller.wait_for("bot-stopped-speaking")
-        assert "did not understand" in await caller.answer_to("banana")
+        assert "did not understand" in await caller.answer_to("lemonade")
         assert not caller.all("user-transcription")
 
 
