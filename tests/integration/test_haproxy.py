@@ -71,6 +71,8 @@ def for_here(port: int, daemons: list[Daemon]) -> str:
     text = text.replace("bind :9092", f"bind 127.0.0.1:{port}").replace("check port 8080", "check")
     text = text.replace("maxconn 5000", "maxconn 100")  # it would want files for them
     text = text.replace("tcp-ut 20s", "tcp-ut 1s")
+    # The mediads share our process, and HAProxy takes one late first answer for the end.
+    text = text.replace("mode tcp\n", "mode tcp\n    timeout check 10s\n")
     text, count = re.subn(r"(server mediad-\d) \S+", server, text)
     assert count == len(daemons)
     return text
