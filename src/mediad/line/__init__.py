@@ -1,4 +1,5 @@
-"""One call's line: `Line` is the compiled core where it was built, else its Python specification.
+"""One call's line and its gate: the compiled core where it was built, else the specifications in
+Python.
 
 The environment's ``MEDIAD_CORE`` decides when mediad is built and when it runs: ``require`` fails
 without the compiled core, ``auto`` (the default) takes it where it is, ``python`` does not use it.
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from mediad.errors import ConfigError
 from mediad.line.line import AGENT_RATE_HZ, CallerItem, Counters, Tick
 
-__all__ = ["AGENT_RATE_HZ", "CORE", "CallerItem", "Counters", "Line", "PlayoutRoom", "Tick"]
+__all__ = ["AGENT_RATE_HZ", "CORE", "CallerItem", "Counters", "Gate", "Line", "PlayoutRoom", "Tick"]
 
 _CHOICES = ("require", "auto", "python")
 
@@ -39,5 +40,6 @@ CORE = _choose_core()
 if TYPE_CHECKING or CORE == "python":
     from mediad.line.line import Line
     from mediad.media.playout import PlayoutRoom
+    from mediad.media.vad import Gate
 else:
-    from mediad.line._core import Line, PlayoutRoom
+    from mediad.line._core import Gate, Line, PlayoutRoom

@@ -1,7 +1,15 @@
 from mediad.line.line import CallerItem, Counters, Tick
 from mediad.wire.frames import AgentMessage
 
-__all__ = ["Line", "PlayoutRoom"]
+__all__ = ["Gate", "Line", "PlayoutRoom"]
+
+class Gate:
+    def __init__(self, rate_hz: int) -> None: ...
+    @property
+    def is_open(self) -> bool: ...
+    @property
+    def noise_db(self) -> float: ...
+    def process(self, pcm: bytes) -> bool | None: ...
 
 class PlayoutRoom:
     def __init__(self, max_bytes: int) -> None: ...

@@ -7,6 +7,7 @@ objects but its result. The rest goes through the specification's own classes.
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize
+from libc.math cimport INFINITY, fabs, log10
 from libc.stdint cimport int16_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset
@@ -28,6 +29,25 @@ from mediad.media.playout import (
 )
 from mediad.media.quiet import LOOK_BACK_S, nearest_quiet
 from mediad.media.resample import SAMPLE_RATES, filter_bank
+from mediad.media.vad import (
+    BLOCK_S,
+    CLOSE_SHARE,
+    EVENNESS_DB,
+    FAR_BELOW_DB,
+    FIRST_DEVIATION_DB,
+    GAP_BLOCKS,
+    HANG_BLOCKS,
+    LEARN_BLOCKS,
+    LESS_BLOCKS,
+    LOUD_BLOCKS,
+    MOST_KNOWN_BLOCKS,
+    MOST_OPEN_DB,
+    NEW_BLOCKS,
+    OF_BLOCKS,
+    OPEN_DB,
+    OPEN_DEVIATIONS,
+    QUIETEST_NOISE_DB,
+)
 from mediad.wire import frames
 from mediad.wire.audiosocket import (
     DTMF_DIGITS,
@@ -42,13 +62,14 @@ from mediad.wire.audiosocket import (
 )
 from mediad.wire.frames import AudioFrame, BadFrame
 
-__all__ = ["Line", "PlayoutRoom"]
+__all__ = ["Gate", "Line", "PlayoutRoom"]
 
 include "_wire.pxi"
 include "_frames.pxi"
 include "_pcm.pxi"
 include "_resample.pxi"
 include "_playout.pxi"
+include "_gate.pxi"
 
 cdef enum:
     _AGENT_RATE_HZ = 16_000

@@ -9,7 +9,8 @@ much it varies (babble varies, hum does not). While it is open, what never falls
 well: speech has gaps. The thresholds were found with babble, hum, hiss and line noise 10 dB below
 the speech.
 
-All state is a few numbers, and a block costs two sums and a logarithm: the same in C is one page.
+All state is a few numbers, and a block costs two sums and a logarithm. This is the specification;
+calls use the compiled one where it was built (`mediad.line.Gate`).
 """
 
 import math
@@ -23,23 +24,24 @@ BLOCK_S = 0.010
 HANG_S = 0.100
 """Quiet this long closes it; the turn bridges longer gaps."""
 
-# In blocks
-_OF_BLOCKS = 8
-_LOUD_BLOCKS = 4
-_HANG_BLOCKS = round(HANG_S / BLOCK_S)
-_LEARN_BLOCKS = 20  # of noise that must be known before the gate may open
-_MOST_KNOWN_BLOCKS = 200  # older ones are forgotten, little by little
-_LESS_BLOCKS = 10  # this long far below: there is less noise now
-_NEW_BLOCKS = 6  # then so little is known of it
-_GAP_BLOCKS = 50  # half of what is looked back for the lowest level while open
+# In blocks, like the levels below also the compiled gate's
+OF_BLOCKS = 8
+LOUD_BLOCKS = 4
+HANG_BLOCKS = round(HANG_S / BLOCK_S)
+LEARN_BLOCKS = 20  # of noise that must be known before the gate may open
+MOST_KNOWN_BLOCKS = 200  # older ones are forgotten, little by little
+LESS_BLOCKS = 10  # this long far below: there is less noise now
+NEW_BLOCKS = 6  # then so little is known of it
+GAP_BLOCKS = 50  # half of what is looked back for the lowest level while open
 
 # Levels, in dB above one unit of s16
-_QUIETEST_NOISE_DB = 26.0  # the steps of G.711 are as loud
-_OPEN_DB, _MOST_OPEN_DB = 6.0, 12.0  # above the mean
-_OPEN_DEVIATIONS = 2.75
-_CLOSE_SHARE = 0.6  # of that
-_FAR_BELOW_DB = 6.0
-_EVENNESS_DB = 3.0  # how far the lowest level of noise lies below its mean
+QUIETEST_NOISE_DB = 26.0  # the steps of G.711 are as loud
+OPEN_DB, MOST_OPEN_DB = 6.0, 12.0  # above the mean
+OPEN_DEVIATIONS = 2.75
+CLOSE_SHARE = 0.6  # of that
+FAR_BELOW_DB = 6.0
+EVENNESS_DB = 3.0  # how far the lowest level of noise lies below its mean
+FIRST_DEVIATION_DB = 3.0  # until some noise is known
 
 
 class Gate:
@@ -50,8 +52,8 @@ class Gate:
         self._odd = b""  # less than a block
         self._known_blocks = 0  # of this noise: each new one counts for one of so many
         self._power = 0.0  # of the block before
-        self._mean_db = _QUIETEST_NOISE_DB
-        self._deviation_db = 3.0  # mean of how far from the mean
+        self._mean_db = QUIETEST_NOISE_DB
+        self._deviation_db = FIRST_DEVIATION_DB  # mean of how far from the mean
         self._louds = 0  # one bit a block, the newest lowest
         self._low_blocks = 0  # while closed: in a row, far below the noise
         self._quiet_blocks = 0  # while open: since a loud one
@@ -85,24 +87,24 @@ class Gate:
             self._add_closed(level_db)
 
     def _threshold_db(self) -> float:
-        return min(max(_OPEN_DB, _OPEN_DEVIATIONS * self._deviation_db), _MOST_OPEN_DB)
+        return min(max(OPEN_DB, OPEN_DEVIATIONS * self._deviation_db), MOST_OPEN_DB)
 
     def _add_closed(self, level_db: float) -> None:
         above_db = level_db - self._mean_db
-        if self._known_blocks >= _LEARN_BLOCKS:
+        if self._known_blocks >= LEARN_BLOCKS:
             threshold_db = self._threshold_db()
-            self._louds = (self._louds << 1 | (above_db > threshold_db)) & (1 << _OF_BLOCKS) - 1
-            if self._louds.bit_count() >= _LOUD_BLOCKS:
+            self._louds = (self._louds << 1 | (above_db > threshold_db)) & (1 << OF_BLOCKS) - 1
+            if self._louds.bit_count() >= LOUD_BLOCKS:
                 self._open()
                 return
             above_db = min(above_db, threshold_db)  # a word that has just begun is no noise
         self._learn(above_db)
 
     def _learn(self, above_db: float) -> None:
-        self._low_blocks = self._low_blocks + 1 if above_db < -_FAR_BELOW_DB else 0
-        if self._low_blocks == _LESS_BLOCKS:
-            self._known_blocks = _NEW_BLOCKS
-        self._known_blocks = min(self._known_blocks + 1, _MOST_KNOWN_BLOCKS)
+        self._low_blocks = self._low_blocks + 1 if above_db < -FAR_BELOW_DB else 0
+        if self._low_blocks == LESS_BLOCKS:
+            self._known_blocks = NEW_BLOCKS
+        self._known_blocks = min(self._known_blocks + 1, MOST_KNOWN_BLOCKS)
         self._set_mean(self._mean_db + above_db / self._known_blocks)
         self._deviation_db += (abs(above_db) - self._deviation_db) / self._known_blocks
 
@@ -112,23 +114,23 @@ class Gate:
         self._lowest_db = self._lowest_before_db = math.inf
 
     def _add_open(self, level_db: float) -> None:
-        if level_db - self._mean_db > _CLOSE_SHARE * self._threshold_db():
+        if level_db - self._mean_db > CLOSE_SHARE * self._threshold_db():
             self._quiet_blocks = 0
         else:
             self._quiet_blocks += 1
         self._lowest_db = min(self._lowest_db, level_db)
         self._open_blocks += 1
-        if self._open_blocks == _GAP_BLOCKS:
+        if self._open_blocks == GAP_BLOCKS:
             lowest_db = min(self._lowest_db, self._lowest_before_db)
-            if self._lowest_before_db < math.inf and lowest_db + _EVENNESS_DB > self._mean_db:
-                self._set_mean(lowest_db + _EVENNESS_DB)
-                self._known_blocks = _LEARN_BLOCKS
+            if self._lowest_before_db < math.inf and lowest_db + EVENNESS_DB > self._mean_db:
+                self._set_mean(lowest_db + EVENNESS_DB)
+                self._known_blocks = LEARN_BLOCKS
             self._lowest_before_db, self._lowest_db = self._lowest_db, math.inf
             self._open_blocks = 0
-        self.is_open = self._quiet_blocks < _HANG_BLOCKS
+        self.is_open = self._quiet_blocks < HANG_BLOCKS
 
     def _set_mean(self, mean_db: float) -> None:
-        self._mean_db = max(mean_db, _QUIETEST_NOISE_DB)
+        self._mean_db = max(mean_db, QUIETEST_NOISE_DB)
 
 
 def _power(block: NDArray[np.int16]) -> float:

@@ -1,15 +1,14 @@
 """What the tests of a line share: the two classes, messages, and calls played through."""
 
-import os
 from collections.abc import Iterable
+from types import ModuleType
 from typing import cast
 from uuid import UUID
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
-from mediad.line import CallerItem, Line, PlayoutRoom
+from mediad.line import CallerItem, Gate, Line, PlayoutRoom
 from mediad.line import line as specification
 from mediad.media import playout
 from mediad.wire import frames
@@ -21,6 +20,7 @@ from mediad.wire.audiosocket import (
     audio_message,
     uuid_message,
 )
+from tests.missing import skip_or_fail
 
 Samples = NDArray[np.int16]
 
@@ -33,16 +33,24 @@ def python_line() -> type[Line]:
     return specification.Line
 
 
-def compiled_line() -> type[Line]:
-    """Return the compiled line; without it skip, and fail in CI."""
+def compiled_core() -> ModuleType:
+    """Return the compiled core; without it skip, and fail in CI."""
     try:
         from mediad.line import _core
     except ImportError as exc:
         reason = f"the compiled core is missing: {exc}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return cast(type[Line], _core.Line)
+        skip_or_fail(reason)
+    return _core
+
+
+def compiled_line() -> type[Line]:
+    """Return the compiled line."""
+    return cast(type[Line], compiled_core().Line)
+
+
+def compiled_gate(rate_hz: int) -> Gate:
+    """Return a compiled gate."""
+    return cast(Gate, compiled_core().Gate(rate_hz))
 
 
 def new_room(core: type[Line], max_bytes: int) -> PlayoutRoom:

@@ -12,7 +12,8 @@ takes for no voice (a cough, a slammed door, a tone) stays `asking` until the ga
 
 from typing import NamedTuple
 
-from mediad.media.vad import BLOCK_S, HANG_S, Gate
+from mediad.line import Gate
+from mediad.media.vad import BLOCK_S, HANG_S
 
 __all__ = [
     "ANSWER_S",
