@@ -19,8 +19,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from bench.build import Programs
-from bench.core_watch import CoreWatch
-from bench.generator import STANDSTILL_MS, Result, generate
+from bench.generator import Result, generate
 from bench.http_load import Plan
 from bench.process import CACHE, ROOT, BenchError, free_port
 from bench.targets import Kind, Target, running
@@ -84,18 +83,6 @@ class Measured:
     reads: Reads
     lag: dict[float, float]
     """How often the media loop woke up no later than that, in seconds; the last is infinity."""
-    core_ms: float
-    """The longest that the measured core did nothing at all, in milliseconds."""
-
-    @property
-    def standstill_ms(self) -> float:
-        """Return the longest that the machine did nothing at all."""
-        return max(self.core_ms, self.calls.lateness.max)
-
-    @property
-    def is_disturbed(self) -> bool:
-        """Return whether the machine stood still, so that an underrun says nothing of mediad."""
-        return self.standstill_ms >= STANDSTILL_MS
 
     @property
     def lag_p99_s(self) -> float:
@@ -117,7 +104,7 @@ def measure(programs: Programs, cores: tuple[int, int], load: Load) -> Measured:
             _let_others_run(target.pid)
         plan = _prepare(target, load)
         before = _lag(target)
-        with CoreWatch(cores[0]) as watch, ThreadPoolExecutor(1) as pool:
+        with ThreadPoolExecutor(1) as pool:
             reading = pool.submit(_read, target, cores[1], load, plan)
             result = generate(
                 programs,
@@ -131,7 +118,7 @@ def measure(programs: Programs, cores: tuple[int, int], load: Load) -> Measured:
             reads = reading.result()
         after = _lag(target)
     lag = {bound: after[bound] - before[bound] for bound in after}
-    return Measured(result, reads, lag, watch.worst_ms)
+    return Measured(result, reads, lag)
 
 
 def _let_others_run(pid: int) -> None:

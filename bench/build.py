@@ -18,6 +18,7 @@ FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math")
 
 _WARNINGS = ("-std=gnu11", "-Wall", "-Wextra", "-Wshadow")
 _FIR = ROOT / "src/mediad/line"
+_THREADS = ("-pthread",)
 _TLS = ("-DBENCH_TLS", "-lssl", "-lcrypto")
 
 
@@ -41,9 +42,9 @@ def build() -> Programs:
     floor, load, with_tls = CACHE / "floor", CACHE / "load", CACHE / "load-tls"
     _compile("floor.c", floor, (f"-I{CACHE}", f"-I{_FIR}"))
     try:
-        _compile("load.c", with_tls, _TLS)
+        _compile("load.c", with_tls, (*_THREADS, *_TLS))
     except BenchError:
-        _compile("load.c", load, ())
+        _compile("load.c", load, _THREADS)
         return Programs(load, floor, False)
     return Programs(with_tls, floor, True)
 
@@ -58,7 +59,7 @@ def build_window(include: Path) -> Path:
         BenchError: If they are not there.
     """
     library = CACHE / "window.so"
-    _compile("window.c", library, ("-shared", "-fPIC", "-pthread", f"-I{include}"))
+    _compile("window.c", library, ("-shared", "-fPIC", *_THREADS, f"-I{include}"))
     return library
 
 

@@ -86,14 +86,17 @@ static struct call *calls;
 static int64_t *due; /* of each call's next frame; INT64_MAX when it sends none */
 static struct agent *agents[MAX_CALLS];
 static int measuring;
-static struct counters total, window;
+static int is_disturbed; /* by a standstill of the machine, see standstill.h */
+static struct counters total, window, disturbed;
 static unsigned failed;
 static struct histogram lateness, uplink, downlink, round_trip, jitter, first_echo;
 #ifdef BENCH_TLS
 static SSL_CTX *tls;
 #endif
 
-#define COUNT(name, n) (total.name += (n), window.name += measuring ? (n) : 0)
+#define COUNT(name, n)                                                                           \
+    (total.name += (n), window.name += measuring && !is_disturbed ? (n) : 0,                     \
+     disturbed.name += measuring && is_disturbed ? (n) : 0)
 
 static uint64_t tag(int kind, int index)
 {

@@ -11,12 +11,7 @@ from bench.build import Programs
 from bench.process import BenchError, favour
 from bench.targets import Target, read_metrics
 
-__all__ = ["STANDSTILL_MS", "Durations", "Result", "generate"]
-
-STANDSTILL_MS = 20.0
-"""When the generator is so late once, the machine stood still, and the agent and the callers with
-it: what is heard then is not the measured program's doing.
-"""
+__all__ = ["Durations", "Result", "generate"]
 
 _SCRAPE_S = 15.0  # as often as Prometheus asks
 _SLACK_S = 60.0  # over what the generator itself allows
@@ -66,8 +61,14 @@ class Result:
     """What other programs took of the measured core."""
     steal_of_core: float
     generator_of_core: float
+    standstills: int
+    """How often the machine stood still while it was measured: 15 ms and more."""
+    standstill_ms: float
+    """The longest of them."""
     window: Mapping[str, int]
-    """Counted while it was measured."""
+    """Counted while it was measured, standstills and half a second after each left out."""
+    disturbed: Mapping[str, int]
+    """Counted in and after standstills."""
     total: Mapping[str, int]
     """Counted from the first call to the last."""
     lateness: Durations
@@ -88,16 +89,19 @@ class Result:
             fields[name] = Durations(**fields.pop(f"{name}_ms"))
         return cls(**fields, disagreements=disagreements)
 
+    def counted(self, name: str) -> int:
+        """Return what was counted under a name, standstills or not."""
+        return self.window[name] + self.disturbed[name]
+
     @property
     def broken(self) -> int:
         """Return how many frames did not come as they should have."""
-        names = ("lost", "duplicates", "reordered", "undecoded", "underruns", "missing")
-        return sum(self.window[name] for name in (*names, "wrong_messages"))
+        return _broken(self.window)
 
     @property
-    def stood_still(self) -> bool:
-        """Return whether the machine did: then nobody is to blame for broken frames."""
-        return self.lateness.max >= STANDSTILL_MS
+    def broken_by_machine(self) -> int:
+        """Return the same of standstills and what came after: nobody is to blame for those."""
+        return _broken(self.disturbed)
 
 
 def generate(
@@ -144,6 +148,11 @@ def generate(
         after = read_metrics(target)
         return Result.parse(out, tuple(_disagreements(before, after, result.total)))
     return result
+
+
+def _broken(counters: Mapping[str, int]) -> int:
+    names = ("lost", "duplicates", "reordered", "undecoded", "underruns", "missing")
+    return sum(counters[name] for name in (*names, "wrong_messages"))
 
 
 def _wait(process: subprocess.Popen[str], target: Target, limit_s: float) -> tuple[str, str]:

@@ -72,7 +72,7 @@ def count_instructions(
     found = _COLLECTED.search(target.log.read_text())
     if found is None or result.failed:
         raise BenchError(f"callgrind counted nothing, or calls failed; see {target.log}")
-    return 2 * int(found[1]) / (result.window["sent"] + result.window["agent_sent"])
+    return 2 * int(found[1]) / (result.counted("sent") + result.counted("agent_sent"))
 
 
 def main() -> None:

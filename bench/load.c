@@ -15,6 +15,7 @@
 #include <sys/prctl.h>
 
 #include "agent.h"
+#include "standstill.h"
 
 #define UP_WAIT_NS (10 * NS_PER_S)   /* for a call's first echo */
 #define GONE_WAIT_NS (5 * NS_PER_S)  /* for the target to leave the agent after a hang-up */
@@ -140,6 +141,7 @@ static int64_t turn(void)
     at = at + grid_ns > before ? at + grid_ns : before; /* late: no turns to make up for */
     sleep_until(at);
     const int64_t now = now_ns();
+    look_for_standstill(now);
     send_due(now);
     handle_events();
     return now;
@@ -343,7 +345,10 @@ static void report(const struct usage *before, const struct usage *after)
            (after->steal_s - before->steal_s) / span_s);
     printf(",\n \"generator_of_core\": %.4f",
            (double)(after->own_cpu - before->own_cpu) / 1e9 / span_s);
+    printf(",\n \"standstills\": %u, \"standstill_ms\": %.3f", standstills,
+           (double)longest_still_ns / 1e6);
     print_counters("window", &window);
+    print_counters("disturbed", &disturbed);
     print_counters("total", &total);
     histogram_print("lateness_ms", &lateness);
     histogram_print("uplink_ms", &uplink);
@@ -455,6 +460,7 @@ int main(int argc, char **argv)
             die("load", "the agent cannot listen");
         watch(epoll, EPOLL_CTL_ADD, listener, EPOLLIN, tag(LISTENER, 0));
     }
+    watch_measured_core(&core);
     is_setup ? run_setup(&before, &after) : run_steady(&before, &after);
     report(&before, &after);
     return 0;

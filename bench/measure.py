@@ -87,15 +87,9 @@ class Bench:
     """What a reader of the figures must know: too few runs, counters that disagree."""
     _known: dict[tuple[Kind, int], Measured] = field(default_factory=dict, init=False)
 
-    def steady(
-        self, kinds: Sequence[Kind], calls: int, *, undisturbed: bool = False
-    ) -> dict[Kind, Measured]:
+    def steady(self, kinds: Sequence[Kind], calls: int) -> dict[Kind, Measured]:
         """Measure programs under a steady load, in turns: what disturbs one disturbs all. What was
         measured before is not measured again.
-
-        Args:
-            undisturbed: Whether a run counts only if the machine never stood still: for figures
-                that a single moment decides.
         """
         new = [kind for kind in kinds if (kind, calls) not in self._known]
         good: dict[Kind, list[Result]] = {kind: [] for kind in new}
@@ -104,7 +98,7 @@ class Bench:
                 if len(good[kind]) == self.runs:
                     continue
                 result = self._steady_once(kind, calls)
-                if self._counts(kind, calls, result, undisturbed):
+                if self._counts(kind, calls, result):
                     good[kind].append(result)
                 else:
                     self.thrown_away += 1
@@ -213,15 +207,14 @@ class Bench:
                 seconds=self.seconds + WARM_S + calls / RAMP_PER_S,
             )
 
-    def _counts(self, kind: Kind, calls: int, result: Result, undisturbed: bool) -> bool:
+    def _counts(self, kind: Kind, calls: int, result: Result) -> bool:
         self._note(kind, calls, result)
-        late = result.lateness
-        is_in_time = late.p99 < MAX_LATENESS_MS and not (undisturbed and result.stood_still)
+        is_in_time = result.lateness.p99 < MAX_LATENESS_MS
         self.say(
             f"{kind}, {calls} calls: {result.cpu_ms_per_call_s:.3f} ms, uplink p99 "
             f"{result.uplink.p99:.2f} ms, jitter p99 {result.jitter.p99:.2f} ms, "
             f"{result.broken} broken, {result.failed} failed, "
-            f"lateness p99 {late.p99:.2f} ms, max {late.max:.0f} ms, others "
+            f"lateness p99 {result.lateness.p99:.2f} ms, {_standstills(result)}, others "
             f"{result.others_of_core:.0%} of the core{'' if is_in_time else ': thrown away'}"
         )
         if is_in_time:
@@ -243,3 +236,12 @@ class Bench:
     def _note(self, kind: Kind, calls: int, result: Result) -> None:
         with self.journal.open("a") as file:
             file.write(json.dumps({"kind": kind, "plan": calls, **asdict(result)}) + "\n")
+
+
+def _standstills(result: Result) -> str:
+    if not result.standstills:
+        return "no standstill"
+    return (
+        f"{result.standstills} standstills, {result.standstill_ms:.0f} ms at most, with "
+        f"{result.broken_by_machine} broken"
+    )

@@ -27,7 +27,7 @@ from uuid import UUID
 import uvloop
 
 from bench.process import ROOT, BenchError, can_favour
-from bench.table import describe_machine
+from bench.table import describe_machine, markdown
 from mediad.caller import CallEnded, Caller
 from mediad.caller.figures import percentile
 from mediad.caller.track import level_dbfs
@@ -278,7 +278,7 @@ def _report(runs: Sequence[tuple[Answers, Answers]], plan: Plan) -> str:
             f"with WebSockets between them, all at {priority} priority. {plan.calls} calls at a "
             f"time, {plan.turns} turns each; first with answers that nobody has spoken before, "
             "then with the same from the cache.",
-            _render(_rows(runs)),
+            markdown(_rows(runs)),
         )
     )
 
@@ -301,13 +301,6 @@ def _rows(runs: Sequence[tuple[Answers, Answers]]) -> list[tuple[str, ...]]:
             (f"{name}, callers' own lateness p99", *(_ms(a.late_s) for a in found), "–", "–"),
         ]
     return rows
-
-
-def _render(rows: Sequence[tuple[str, ...]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in rows]
-    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from bench.build import build
 from bench.figures import FIGURES, Limit, Row, measure_quick
-from bench.generator import STANDSTILL_MS
 from bench.measure import MAX_LATENESS_MS, Bench
 from bench.process import BenchError, choose_cores
 from bench.table import describe_machine, render, summarise
@@ -105,8 +104,9 @@ def _report(bench: Bench, rows: list[Row], floor: str, is_judged: bool) -> str:
         "Slin 8 kHz from and to the caller, 16 kHz to and from an agent that echoes, 20 ms frames. "
         f"Each run is measured for {bench.seconds:.0f} s after 3 s of warm-up; of {bench.runs} "
         f"runs the median stands. Thrown away because the generator was late (p99 of "
-        f"{MAX_LATENESS_MS:g} ms or more, or, at 500 calls and more, {STANDSTILL_MS:g} ms once: "
-        f"then the machine stood still): {bench.thrown_away} runs. {_disturbance(bench)}".strip(),
+        f"{MAX_LATENESS_MS:g} ms or more): {bench.thrown_away} runs. Broken frames are counted "
+        "outside of the machine's own standstills (15 ms and more) and the half second after "
+        f"each; those within are told apart. {_disturbance(bench)}".strip(),
         render(rows, is_judged),
         summarise(rows) if is_judged else "A short form: it decides nothing.",
         *([floor] if floor else []),

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import uvloop
 from sqlalchemy import insert
 
-from bench.table import describe_machine
+from bench.table import describe_machine, markdown
 from mediad import config
 from mediad.bus.events import DEFAULT_CUSTOMER, Event, new_event_id
 from mediad.cache import open_cache
@@ -418,10 +418,7 @@ def _render(rows: Sequence[Row]) -> str:
     for row in rows:
         judged = row.aim if row.aim == "–" else f"{row.aim}: {'yes' if row.is_reached else 'NO'}"
         cells.append((row.figure, row.sqlite, row.mariadb, judged))
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in cells]
-    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join(lines)
+    return markdown(cells)
 
 
 if __name__ == "__main__":

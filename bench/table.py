@@ -12,7 +12,7 @@ from pathlib import Path
 from bench.figures import Limit, Row
 from bench.process import ROOT, can_favour
 
-__all__ = ["describe_machine", "render", "summarise"]
+__all__ = ["describe_machine", "markdown", "render", "summarise"]
 
 _HEADS = ("figure", "mediad", "floor", "ratio", "must", "aim")
 _PACKAGES = ("uvloop", "picows", "Cython", "numpy", "protobuf", "pipecat-ai")
@@ -24,12 +24,17 @@ def render(rows: Sequence[Row], is_judged: bool = True) -> str:
     Args:
         is_judged: Whether limits are shown as reached or not: a short form decides nothing.
     """
-    cells = [_HEADS, *(_cells(row, is_judged) for row in rows)]
+    table = markdown([_HEADS, *(_cells(row, is_judged) for row in rows)])
+    notes = [f"- {row.figure}: {'; '.join(row.notes)}." for row in rows if row.notes]
+    return "\n".join([table, "", *notes])
+
+
+def markdown(cells: Sequence[Sequence[str]]) -> str:
+    """Return a table, its heads first, as Markdown that is also readable as text."""
     widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
     lines = ["| " + " | ".join(map(_pad, line, widths)) + " |" for line in cells]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    notes = [f"- {row.figure}: {'; '.join(row.notes)}." for row in rows if row.notes]
-    return "\n".join([*lines, "", *notes])
+    return "\n".join(lines)
 
 
 def summarise(rows: Sequence[Row]) -> str:

@@ -1,17 +1,15 @@
 """Reads of the API beside calls, in short: nobody is refused, and no caller hears of it."""
 
-import os
 from importlib.util import find_spec
-
-import pytest
 
 from bench.api_beside_calls import Load, Measured, measure
 from bench.build import build
 from bench.process import BenchError, can_favour, choose_cores
+from tests.missing import skip_or_fail
 
 LOAD = Load(calls=10, reads_per_s=100, connections=10, seconds=5.0)
 TRIES = 3
-"""Until the machine has not stood still meanwhile, which callers hear, too."""
+"""A busy machine gives our programs less than a core each."""
 
 
 def run() -> Measured:
@@ -21,9 +19,7 @@ def run() -> Measured:
             raise BenchError("the compiled core is not built")
         programs, cores = build(), choose_cores()
     except BenchError as exc:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(exc))
+        skip_or_fail(exc)
     return measure(programs, cores, LOAD)
 
 
@@ -38,4 +34,4 @@ def test_reads_beside_calls_are_answered_and_not_heard() -> None:
         if not calls.window["underruns"]:
             return
     # Without the privilege to go first, other programs are heard, too.
-    assert measured.is_disturbed or not can_favour(), calls.window
+    assert not can_favour(), calls
