@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import signal
 import socket
 import subprocess
@@ -11,9 +10,9 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-import pytest
 import redis
 
+from tests.missing import skip_or_fail
 from tests.servers import MissingProgramError, Program, find_program
 
 __all__ = ["RedisServer", "redis_server"]
@@ -95,9 +94,7 @@ def _find_redis() -> Program:
     try:
         return find_program("redis-server", "redis-server")
     except MissingProgramError as exc:
-        if os.environ.get("CI"):
-            pytest.fail(str(exc))
-        pytest.skip(str(exc))
+        skip_or_fail(exc)
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ import uvloop
 from tests.faults.cases import CASES, Case
 from tests.faults.machine import wall_clock
 from tests.faults.run import Failures, run_cases
+from tests.missing import skip_or_fail
 from tests.servers import MissingProgramError
 
 
@@ -29,9 +30,7 @@ def failures(request: pytest.FixtureRequest) -> Failures:
             gc.collect()
             return found
     except MissingProgramError as exc:
-        if os.environ.get("CI"):
-            pytest.fail(str(exc))
-        pytest.skip(str(exc))
+        skip_or_fail(exc)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

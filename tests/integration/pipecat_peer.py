@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import pytest
+from tests.missing import skip_or_fail
 
 __all__ = ["PipecatAgent", "run_pipecat_agent"]
 
@@ -99,9 +98,7 @@ async def run_pipecat_agent(
     """
     if find_spec("pipecat") is None:
         missing = "Pipecat is not installed: pip install -e '.[agent,dev]'"
-        if os.environ.get("CI") == "true":
-            pytest.fail(missing)
-        pytest.skip(missing)
+        skip_or_fail(missing)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-W", "ignore", str(_SCRIPT)),
         *("--transport", transport, "--record", str(record), *options),

@@ -3,7 +3,6 @@ the tables made and nothing in them but the default customer.
 """
 
 import asyncio
-import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from mediad.store.database import Database
 from mediad.store.engine import make_engine
 from mediad.store.tables import TABLES, customers
 from tests.mariadb import MariaDb, running_mariadb
+from tests.missing import skip_or_fail
 from tests.servers import MissingProgramError
 
 
@@ -30,9 +30,7 @@ def mariadb() -> Iterator[MariaDb]:
         with running_mariadb() as server:
             yield server
     except MissingProgramError as exc:
-        if os.environ.get("CI"):
-            pytest.fail(str(exc))
-        pytest.skip(str(exc))
+        skip_or_fail(exc)
 
 
 @pytest.fixture(scope="session")

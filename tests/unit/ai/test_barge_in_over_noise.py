@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mediad.ai.silero import Hearing, Silero, find_model
+from mediad.ai.silero import Hearing, Silero
 from mediad.call.ears import Ears, VoiceModel
 from mediad.call.turn import actions as act
 from mediad.call.turn.actions import Action
@@ -25,6 +25,7 @@ from mediad.wire import frames
 from mediad.wire.audiosocket import Kind, audio_message, uuid_message
 from mediad.wire.frames import AudioFrame
 from tests.noises import NOISES, RATE_HZ, Score, Talk, at_snr, chunks, score, talk, to_pcm
+from tests.silero_model import silero_model
 
 SNR_DB = 10.0
 TICK_S = 0.020
@@ -87,10 +88,7 @@ def model(request: pytest.FixtureRequest) -> Iterator[VoiceModel]:
     if request.param == "gate alone":
         yield NoModel()
         return
-    path = find_model()
-    if path is None:
-        pytest.skip("Silero's model is not installed")
-    patient = Patient(path)
+    patient = Patient(silero_model())
     yield patient
     patient.close()
 

@@ -12,6 +12,7 @@ import pytest
 from mediad.ai import silero
 from mediad.ai.silero import MAX_BATCH, MAX_WAITING, Hearing, Silero, find_model
 from tests.noises import BURSTS, at_snr, talk, to_pcm
+from tests.silero_model import silero_model
 
 WINDOW_BYTES = 512  # 32 ms at 8 kHz
 
@@ -19,10 +20,7 @@ WINDOW_BYTES = 512  # 32 ms at 8 kHz
 @pytest.fixture(scope="module")
 def model() -> Path:
     """The model's file."""
-    found = find_model()
-    if found is None:
-        pytest.skip("Silero's model is not installed")
-    return found
+    return silero_model()
 
 
 class Scores:

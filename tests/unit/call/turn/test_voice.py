@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mediad.ai.silero import Hearing, Silero, find_model
+from mediad.ai.silero import Hearing, Silero
 from mediad.call.turn.voice import (
     ANSWER_S,
     BEFORE_S,
@@ -20,6 +20,7 @@ from mediad.call.turn.voice import (
 )
 from mediad.media.vad import BLOCK_S, HANG_S
 from tests.noises import BURSTS, NOISES, RATE_HZ, Score, at_snr, chunks, cough, score, talk, to_pcm
+from tests.silero_model import silero_model
 
 SNR_DB = 10.0
 FRAME_S = 0.020
@@ -52,10 +53,7 @@ class Scorer:
 @pytest.fixture(scope="module")
 def scorer() -> Iterator[Scorer]:
     """The model; without it the test is skipped."""
-    model = find_model()
-    if model is None:
-        pytest.skip("Silero's model is not installed")
-    scorer = Scorer(model)
+    scorer = Scorer(silero_model())
     yield scorer
     scorer.close()
 
