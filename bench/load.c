@@ -37,7 +37,7 @@ struct usage {
     int64_t at, own_cpu;
     double user_s, kernel_s; /* of the measured process */
     long rss_kib;
-    double busy_s, steal_s;  /* of its core */
+    double idle_s, steal_s;  /* of its core */
 };
 
 static void read_cpu(int of, struct usage *usage)
@@ -69,18 +69,19 @@ static long read_rss_kib(int of)
     return kib;
 }
 
+/* What a core did is guessed at each clock tick, wrongly for what wakes up by the same clock; how
+ * long it was idle is measured. */
 static void read_core(struct usage *usage)
 {
     char line[512], name[16];
-    unsigned long long user, nice, system, idle, wait, irq, soft, steal;
+    unsigned long long idle, wait, steal;
     FILE *file = fopen("/proc/stat", "r");
     snprintf(name, sizeof name, "cpu%d ", core);
     while (file && fgets(line, sizeof line, file)) {
         if (strncmp(line, name, strlen(name)) ||
-            sscanf(line, "%*s %llu %llu %llu %llu %llu %llu %llu %llu", &user, &nice, &system,
-                   &idle, &wait, &irq, &soft, &steal) != 8)
+            sscanf(line, "%*s %*u %*u %*u %llu %llu %*u %*u %llu", &idle, &wait, &steal) != 3)
             continue;
-        usage->busy_s = (double)(user + nice + system + irq + soft) / (double)sysconf(_SC_CLK_TCK);
+        usage->idle_s = (double)(idle + wait) / (double)sysconf(_SC_CLK_TCK);
         usage->steal_s = (double)steal / (double)sysconf(_SC_CLK_TCK);
     }
     if (file)
@@ -332,7 +333,8 @@ static void report(const struct usage *before, const struct usage *after)
     const double span_s = (double)(after->at - before->at) / 1e9;
     const double user_s = after->user_s - before->user_s;
     const double cpu_s = user_s + after->kernel_s - before->kernel_s;
-    const double others_s = after->busy_s - before->busy_s - cpu_s; /* ticks and times: about */
+    const double steal_s = after->steal_s - before->steal_s;
+    const double others_s = span_s - (after->idle_s - before->idle_s) - steal_s - cpu_s;
     printf("{\"mode\": \"%s\", \"calls\": %d, \"seconds\": %.3f", mode, wanted_calls, span_s);
     printf(",\n \"started\": %u, \"finished\": %u, \"failed\": %u, \"left_open\": %u", started,
            finished, failed, left_open);
@@ -341,8 +343,7 @@ static void report(const struct usage *before, const struct usage *after)
     printf(", \"cpu_ms_per_call_s\": %.4f", 1e3 * cpu_s / span_s / wanted_calls);
     printf(",\n \"rss_before_kib\": %ld, \"rss_kib\": %ld", before->rss_kib, after->rss_kib);
     printf(",\n \"others_of_core\": %.4f, \"steal_of_core\": %.4f",
-           core < 0 || others_s < 0 ? 0 : others_s / span_s,
-           (after->steal_s - before->steal_s) / span_s);
+           core < 0 || others_s < 0 ? 0 : others_s / span_s, steal_s / span_s);
     printf(",\n \"generator_of_core\": %.4f",
            (double)(after->own_cpu - before->own_cpu) / 1e9 / span_s);
     printf(",\n \"standstills\": %u, \"standstill_ms\": %.3f", standstills,
