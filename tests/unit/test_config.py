@@ -74,7 +74,8 @@ def test_example_as_it_stands_is_the_defaults() -> None:
 
 
 def test_every_setting_is_explained_in_the_code() -> None:
-    source = (Path(__file__).parents[2] / "src/mediad/config.py").read_text(encoding="utf-8")
+    modules = (Path(__file__).parents[2] / "src/mediad/config").glob("*.py")
+    source = "\n".join(module.read_text(encoding="utf-8") for module in modules)
     for table, field in Settings.model_fields.items():
         model = field.annotation
         assert isinstance(model, type)
