@@ -1,4 +1,6 @@
-"""The energy gate: what it lets through, what it learns, and what it makes of noise."""
+"""The energy gate: what it lets through, what it learns, and what it makes of noise. It is the one
+that calls use; with MEDIAD_CORE=python the specification.
+"""
 
 import numpy as np
 import pytest
@@ -6,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mediad.media.vad import HANG_S, Gate
+from mediad.line import Gate
+from mediad.media.vad import HANG_S
 from tests.noises import NOISES, RATE_HZ, Score, at_snr, chunks, cough, score, talk, to_pcm
 
 SNR_DB = 10.0
