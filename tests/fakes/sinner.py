@@ -1,4 +1,6 @@
-"""A service that keeps the protocol but for one thing, which its `sin` names."""
+"""A service that keeps the protocol but for one thing, which its `sin` names; some are none, but
+what a busy machine does.
+"""
 
 import asyncio
 import contextlib
@@ -30,11 +32,19 @@ _FRAMES = 3
 _FRAME_S = 0.02
 _LONG_FRAMES = 100
 
+_CALLS = {
+    "calls the tool": ("hang_up", "{}"),  # which is right
+    "makes a tool up": ("order_pizza", "{}"),
+    "arguments are no JSON": ("hang_up", "now!"),
+}
+"""What is called where a tool is offered, with what arguments."""
+
 
 @asynccontextmanager
 async def run_sinner(sin: str) -> AsyncIterator[str]:
     """Serve any role with one sin; give the URL."""
     open_now: set[ServerConnection] = set()
+    stood_still: set[str] = set()
 
     async def serve_one(websocket: ServerConnection) -> None:
         if sin == "one call" and open_now:
@@ -43,7 +53,7 @@ async def run_sinner(sin: str) -> AsyncIterator[str]:
         open_now.add(websocket)
         try:
             with contextlib.suppress(ConnectionClosed):
-                await _Connection(websocket, sin).run()
+                await _Connection(websocket, sin, stood_still).run()
         finally:
             open_now.discard(websocket)
 
@@ -53,9 +63,10 @@ async def run_sinner(sin: str) -> AsyncIterator[str]:
 
 
 class _Connection:
-    def __init__(self, websocket: ServerConnection, sin: str) -> None:
+    def __init__(self, websocket: ServerConnection, sin: str, stood_still: set[str]) -> None:
         self._websocket = websocket
         self._sin = sin
+        self._stood_still = stood_still
         self._answered = 0
         self._heard = False
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -67,6 +78,7 @@ class _Connection:
             await self._websocket.wait_closed()
         if self._sin == "ready late":
             await asyncio.sleep(2.2)
+        await self._stand_still("start", 2.2)
         rate_hz = 0 if start.role == "llm" else 12_345 if self._sin == "odd rate" else _RATE_HZ
         await self._send(Ready(rate_hz, 2 if self._sin == "protocol 2" else 1))
         if self._sin == "text":
@@ -82,6 +94,12 @@ class _Connection:
         finally:
             for task in self._tasks.values():
                 task.cancel()
+
+    async def _stand_still(self, where: str, seconds: float) -> None:
+        """Do nothing for a while, once at each place."""
+        if self._sin == "stands still" and where not in self._stood_still:
+            self._stood_still.add(where)
+            await asyncio.sleep(seconds)
 
     async def _receive(self) -> bytes:
         message = await self._websocket.recv()
@@ -114,6 +132,9 @@ class _Connection:
     async def _interrupt(self, n: int) -> None:
         if self._sin == "never cancels":
             return
+        if self._sin == "words on their way":
+            await asyncio.sleep(0.1)
+        await self._stand_still("cancel", 1.0)
         if self._sin == "cancels what is not done" and self._tasks[n].done():
             return
         for asked, task in self._tasks.items():
@@ -135,8 +156,17 @@ class _Connection:
             if self._sin == "one turn" and self._answered:
                 await self._websocket.close(1000)
             self._answered += 1
+            if isinstance(request, Generate) and request.tools and self._sin in _CALLS:
+                await self._call_tool(n)
+                return
             await self._content(n, request)
             await self._done(n)
+
+    async def _call_tool(self, n: int) -> None:
+        name, arguments = _CALLS[self._sin]
+        function = {"name": name, "arguments": arguments}
+        call = {"id": f"call_{n}", "type": "function", "function": function}
+        await self._send(Done(n, "tool_calls", {}, [call]))
 
     async def _content(self, n: int, request: StoppedSpeaking | Generate | Text) -> None:
         match request:
@@ -164,7 +194,9 @@ class _Connection:
             await self._send(Word(n, "two", 10))
         if self._sin == "too large":
             await self._send(AudioFrame(bytes(frames.MAX_MESSAGE_SIZE), _RATE_HZ, 1))
-        for _ in range(_LONG_FRAMES if len(text) > 100 else _FRAMES):
+        for frame in range(_LONG_FRAMES if len(text) > 100 else _FRAMES):
+            if self._sin == "words on their way":
+                await self._send(Word(n, "word", 20 * frame))
             rate_hz = 24_000 if self._sin == "another rate" else _RATE_HZ
             channels = 2 if self._sin == "stereo" else 1
             await self._send(AudioFrame(_FRAME.audio, rate_hz, channels))

@@ -101,6 +101,23 @@ async def test_nothing_else_is_found(sin: str, of_sin: dict[str, Results]) -> No
     assert failed(of_sin[sin]) == SINS[sin]
 
 
+async def test_a_busy_machine_is_no_sin() -> None:
+    for results in await asyncio.gather(*map(checked, ("words on their way", "stands still"))):
+        assert {result.name: result.detail for result in results.values() if result.advice} == {}
+
+
+async def test_a_tool_may_be_called_but_not_anyhow() -> None:
+    right, *wrong = await asyncio.gather(
+        checked("calls the tool", "llm"),
+        checked("makes a tool up", "llm"),
+        checked("arguments are no JSON", "llm"),
+    )
+    assert not failed(right)
+    assert [failed(results) for results in wrong] == [{"tools"}, {"tools"}]
+    assert "'order_pizza'" in wrong[0]["tools"].detail
+    assert "'now!'" in wrong[1]["tools"].detail
+
+
 async def test_an_stt_that_keeps_silent_when_no_word_was_said_is_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -4,9 +4,10 @@ its first argument: `Viewer`, `Operator`, `Admin` or `Root`.
 
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import Depends
+from fastapi import Depends, Security
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import HTTPConnection
 
 from mediad.api.errors import ApiError
@@ -16,6 +17,7 @@ from mediad.store.accesskeys import AccessKey, Role
 
 __all__ = [
     "CUSTOMER_HEADER",
+    "REFUSALS",
     "Access",
     "Admin",
     "Operator",
@@ -39,6 +41,48 @@ CUSTOMER_HEADER = "X-Mediad-Customer"
 
 _MAX_KEY = 200
 _MAX_FAILURES = 20  # a minute, from one address
+
+_GivenAlone = Annotated[
+    str | None,
+    Security(
+        APIKeyHeader(
+            name="AccessKey",
+            scheme_name="AccessKey",
+            description="An access key, as `mediad keys create` prints it. With one of the role "
+            f"root the header `{CUSTOMER_HEADER}: <id>` says for which customer it acts.",
+            auto_error=False,
+        )
+    ),
+]
+_GivenAsBearer = Annotated[
+    HTTPAuthorizationCredentials | None,
+    Security(
+        HTTPBearer(
+            scheme_name="Bearer",
+            description="The same access key, as `Authorization: Bearer <key>`.",
+            auto_error=False,
+        )
+    ),
+]
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    401: {
+        "description": "There is no good access key",
+        "headers": {"WWW-Authenticate": {"schema": {"type": "string"}}},
+    },
+    403: {
+        "description": "The access key has too low a role for this, may not be used from this "
+        "address, or not for this customer",
+    },
+    429: {
+        "description": "Too many requests with this access key, or without a good one from this "
+        "address, in this minute",
+        "headers": {
+            "Retry-After": {"description": "In seconds", "schema": {"type": "integer"}},
+        },
+    },
+}
+"""How who may not is answered, as the OpenAPI has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +182,10 @@ def _too_often(reason: str, message: str, rate: Rate) -> ApiError:
 
 
 def _needs(role: Role) -> object:
-    async def check(connection: HTTPConnection) -> Access:
+    # The two ways to give a key stand here for the OpenAPI: `authenticate` reads the headers.
+    async def check(
+        connection: HTTPConnection, _alone: _GivenAlone, _bearer: _GivenAsBearer
+    ) -> Access:
         access = await authenticate(connection)
         check_role(access, role)
         return access

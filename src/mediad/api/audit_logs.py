@@ -24,11 +24,11 @@ class AuditLog(BaseModel):
     id: str
     customer_id: str
     action: str
-    """create, update or delete."""
+    """create, update, delete; of webhooks also rotate_secret and test, of deliveries redeliver."""
     resource_type: str
     resource_id: str
     actor_id: str | None
-    """The access key; null is mediad itself."""
+    """The access key, or `mediad keys`; null is mediad itself."""
     before_state: dict[str, JsonValue] | None
     tm_create: datetime
 

@@ -66,9 +66,14 @@ router = APIRouter(
 
 _ANSWER: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "The answer; empty if there is none, with the reason in X-Mediad-Reason.",
+        "description": "The answer; empty if there is none, with the reason in X-Mediad-Reason: "
+        "unauthorized, forbidden, rate_limited, not_found, …",
         "headers": {REASON_HEADER: {"schema": {"type": "string"}}},
-    }
+    },
+    "4XX": {
+        "description": "Only of what does not get this far: headers or a body beyond all limits",
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}},
+    },
 }
 
 

@@ -30,6 +30,7 @@ from mediad.api import (
     webhook_deliveries,
     webhooks,
 )
+from mediad.api.access import REFUSALS
 from mediad.api.answers import CountAnswers
 from mediad.api.errors import ErrorBody, register_errors
 from mediad.api.forwarded import Forwarded
@@ -59,7 +60,8 @@ _RESOURCES = (
     events,
 )
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody} for status in (400, 401, 403, 413, 422, 429, 500, 503)
+    status: {"model": ErrorBody} | REFUSALS.get(status, {})
+    for status in (400, 401, 403, 413, 422, 429, 500, 503)
 }
 
 
@@ -78,7 +80,9 @@ def make_app(
     app = FastAPI(title="mediad", version=mediad.__version__)
     register_errors(app)
     for resource in _RESOURCES:
-        app.include_router(resource.router, prefix="/v1", responses=_ERRORS)
+        # The dialplan has its own way to say what is wrong.
+        errors = {} if resource is dialplan else _ERRORS
+        app.include_router(resource.router, prefix="/v1", responses=errors)
     # The last is the outermost.
     for middleware in (BodyLimit, RateHeaders, Admission, HeaderLimit, CountAnswers):
         app.add_middleware(middleware)

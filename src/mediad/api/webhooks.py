@@ -160,7 +160,9 @@ async def test_webhook(webhook_id: WebhookId, access: Operator, services: Servic
         row = _found(await webhooks.get(connection, access.customer_id, webhook_id), webhook_id)
         if row.status != "active":
             raise ApiError(409, "inactive", "an inactive webhook is told nothing")
-        return await webhook_deliveries.add_test(connection, access.customer_id, webhook_id)
+        return await webhook_deliveries.add_test(
+            connection, access.customer_id, webhook_id, access.key_id
+        )
 
 
 def _found(row: Webhook | None, webhook_id: str) -> Webhook:

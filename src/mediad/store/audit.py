@@ -22,12 +22,12 @@ class Entry:
 
     customer_id: str
     action: str
-    """create, update or delete."""
+    """create, update, delete; of webhooks also rotate_secret and test, of deliveries redeliver."""
     resource_type: str
     """What was changed: agent, call, …"""
     resource_id: str
     actor_id: str | None = None
-    """Who changed it; None is mediad itself."""
+    """Who changed it: an access key, or `mediad keys`; None is mediad itself."""
     before_state: Mapping[str, JsonValue] | None = None
     """The row as it was, None if there was none."""
     id: str = field(default_factory=new_id)

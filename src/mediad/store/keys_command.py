@@ -18,6 +18,8 @@ from mediad.store.pages import MAX_LIMIT
 
 __all__ = ["keys"]
 
+_ACTOR = "mediad keys"  # as the audit log has it
+
 T = TypeVar("T")
 
 _customer = click.option("--customer", default="default", show_default=True, help="Whose keys.")
@@ -55,7 +57,7 @@ def create(
         async with database.write() as connection:
             if await customers.get(connection, customer) is None:
                 raise click.ClickException(f"there is no customer {customer}")
-            return await accesskeys.create(connection, customer, fields, None)
+            return await accesskeys.create(connection, customer, fields, _ACTOR)
 
     _show(_run(config, work), as_json)
 
@@ -106,7 +108,7 @@ def rotate(config: Path | None, customer: str, as_json: bool, overlap: int, id: 
     async def work(database: Database) -> WithKey | None:
         async with database.write() as connection:
             return await accesskeys.rotate(
-                connection, customer, id, overlap_s=overlap, actor_id=None
+                connection, customer, id, overlap_s=overlap, actor_id=_ACTOR
             )
 
     _show(_found(_run(config, work), customer, id), as_json)
@@ -121,7 +123,7 @@ def revoke(config: Path | None, customer: str, id: str) -> None:
 
     async def work(database: Database) -> AccessKey | None:
         async with database.write() as connection:
-            return await accesskeys.delete(connection, customer, id, None)
+            return await accesskeys.delete(connection, customer, id, _ACTOR)
 
     row = _found(_run(config, work), customer, id)
     click.echo(f"{row.id} {row.prefix}… is revoked")

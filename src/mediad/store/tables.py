@@ -288,10 +288,10 @@ audit_logs = _table(
     "audit_logs",
     _id(),
     _customer_id(),
-    Column("action", String(50), nullable=False),  # create, update, delete
+    Column("action", String(50), nullable=False),  # create, update, delete, …
     Column("resource_type", String(50), nullable=False),
     Column("resource_id", Id(), nullable=False),
-    Column("actor_id", Id()),  # who; NULL is mediad itself
+    Column("actor_id", Id()),  # a key, or mediad keys; NULL is mediad itself
     Column("before_state", Json()),
     Column("tm_create", UtcDateTime(), nullable=False),
     Index("idx_audit_logs_customer", "customer_id", "tm_create", "id"),

@@ -99,7 +99,9 @@ async def redeliver(
     return await get(connection, customer_id, delivery_id)
 
 
-async def add_test(connection: AsyncConnection, customer_id: str, webhook_id: str) -> Delivery:
+async def add_test(
+    connection: AsyncConnection, customer_id: str, webhook_id: str, actor_id: str | None = None
+) -> Delivery:
     """Insert the delivery of an event that did not happen, and return it."""
     now = utc_now()
     values: dict[str, Any] = {
@@ -119,4 +121,6 @@ async def add_test(connection: AsyncConnection, customer_id: str, webhook_id: st
         "tm_delete": NEVER,
     }
     await connection.execute(insert(webhook_deliveries), values)
+    entry = audit.Entry(customer_id, "test", "webhook", webhook_id, actor_id)
+    await audit.record(connection, [entry])
     return Delivery.model_validate(values)

@@ -13,7 +13,7 @@ from tests.integration.api.calls_client import Customer, Telephony
 from tests.integration.daemon import settings
 from tests.sound import tone
 
-__all__ = ["CUSTOMER_URL", "PROMPT", "live_call", "make_everything", "say_nothing", "wanted"]
+__all__ = ["CUSTOMER_URL", "PROMPT", "live_call", "make_everything", "settings_with_agent"]
 
 PROMPT = "hold"
 """Can be played."""
@@ -22,15 +22,13 @@ CUSTOMER_URL = "https://127.0.0.1:9/hook"
 """Nobody is asked there: webhooks to addresses of this machine are refused."""
 
 
-def wanted(agent: FakeAgent, directory: Path) -> Settings:
-    """Return the settings of a mediad whose calls this agent takes."""
+@asynccontextmanager
+async def settings_with_agent(directory: Path) -> AsyncIterator[Settings]:
+    """Give the settings of a mediad with an agent that takes its calls while the block runs."""
     hold = directory / "hold.wav"
     write_wav(hold, 8000, tone(700, 0.1, 8000))
-    return settings(agent.url, audiosocket={"max_calls": 10_000}, ai={"prompts": {PROMPT: hold}})
-
-
-async def say_nothing(agent: AgentConnection) -> None:
-    """Take the call."""
+    async with FakeAgent(_say_nothing) as agent:
+        yield settings(agent.url, audiosocket={"max_calls": 10_000}, ai={"prompts": {PROMPT: hold}})
 
 
 @asynccontextmanager
@@ -87,3 +85,7 @@ async def _ids_that_come(ours: Customer, past: CallFacts) -> Mapping[str, str]:
 
 def _has_rows(body: Mapping[str, object]) -> bool:
     return bool(body["result"])
+
+
+async def _say_nothing(agent: AgentConnection) -> None:
+    """Take the call."""

@@ -10,15 +10,13 @@ import httpx
 import pytest
 
 from mediad.api.access import Role
-from tests.fakes.agent import FakeAgent
 from tests.integration.api.calls_client import Telephony, open_telephony
 from tests.integration.api.everything import (
     CUSTOMER_URL,
     PROMPT,
     live_call,
     make_everything,
-    say_nothing,
-    wanted,
+    settings_with_agent,
 )
 
 NUMBER = "+4930111"
@@ -108,9 +106,8 @@ class Place(NamedTuple):
 @pytest.fixture
 async def telephony(tmp_path: Path) -> AsyncIterator[Telephony]:
     """A mediad and two customers."""
-    async with FakeAgent(say_nothing) as agent:
-        async with open_telephony(wanted(agent, tmp_path)) as telephony:
-            yield telephony
+    async with settings_with_agent(tmp_path) as wanted, open_telephony(wanted) as telephony:
+        yield telephony
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
 """The API's resources and who may use them: a mediad with its embedded database, over HTTP."""
 
 import json
+import sqlite3
 import stat
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -173,6 +175,15 @@ async def test_a_row_from_its_making_to_its_end(
         assert {entry["actor_id"] for entry in logged[:3]} == {me["accesskey_id"]}
 
 
+async def test_a_test_of_a_webhook_is_in_the_audit_log(api: Api) -> None:
+    made = (await api.ask("POST", "/v1/webhooks", {"url": "https://127.0.0.1:9/hook"})).json()
+    assert (await api.ask("POST", f"/v1/webhooks/{made['id']}/test")).status_code == 202
+    logged = (await api.ask("GET", f"/v1/audit_logs?resource_id={made['id']}")).json()["result"]
+    assert [entry["action"] for entry in logged] == ["test", "create"]
+    me = (await api.ask("GET", "/v1/me")).json()
+    assert {entry["actor_id"] for entry in logged} == {me["accesskey_id"]}
+
+
 async def test_keys_are_shown_once_rotated_and_revoked(api: Api) -> None:
     made = (await api.ask("POST", "/v1/accesskeys", {"role": "viewer"})).json()
     path = f"/v1/accesskeys/{made['id']}"
@@ -263,3 +274,6 @@ def test_keys_by_command(tmp_path: Path) -> None:
     assert (status, "no access key" in output) == (1, True)
     assert run("create", "--role", "king")[0] == 2
     assert run("create", "--customer", "nobody")[0] == 1
+    query = "SELECT actor_id, count(*) FROM audit_logs WHERE resource_type = 'accesskey' GROUP BY 1"
+    with closing(sqlite3.connect(tmp_path / "mediad.db")) as database:
+        assert database.execute(query).fetchall() == [("mediad keys", 4)]

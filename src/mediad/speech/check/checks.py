@@ -5,9 +5,10 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
+from mediad.speech.check import tools
 from mediad.speech.check.peer import Failed, Peer, Target
 from mediad.wire import frames
-from mediad.wire.service import PROTOCOL, Role
+from mediad.wire.service import PROTOCOL, Done, Role
 
 __all__ = ["CHECKS", "RULES", "Check", "Rule"]
 
@@ -63,13 +64,17 @@ async def _answer(peer: Peer) -> None:
     """Ask, and take the answer."""
     await peer.be_silent()
     before = peer.content
-    n = await peer.ask()
-    done = await peer.done(n)
+    done = await peer.done(await peer.ask())
+    _check_answered(peer, done, before)
+
+
+def _check_answered(peer: Peer, done: Done, before: int) -> None:
     if done.reason == "cancelled":
-        raise Failed(f"n {n} was cancelled by nobody")
+        raise Failed(f"n {done.n} was cancelled by nobody")
     if peer.role != "stt" and peer.content == before:
         what = "TextFrame" if peer.role == "llm" else "AudioRawFrame"
-        raise Failed(f"n {n} is done ({done.reason}), and no {what} came for it{peer.told()}")
+        told = peer.told()
+        raise Failed(f"n {done.n} is done ({done.reason}), and no {what} came for it{told}")
 
 
 async def _ask_once(target: Target) -> None:
@@ -163,6 +168,18 @@ async def _cancel_late(target: Target) -> None:
         await _answer(peer)
 
 
+async def _offer_a_tool(target: Target) -> None:
+    async with target.connect() as peer:
+        await peer.start()
+        before = peer.content
+        done = await peer.done(await peer.ask_with_tool())
+        if wrong := tools.wrong_in(done):
+            raise Failed(f"n {done.n}: {wrong}")
+        if not done.tool_calls:
+            _check_answered(peer, done, before)
+        await _answer(peer)
+
+
 async def _call_twice_at_once(target: Target) -> None:
     async with target.connect() as one, target.connect() as other:
         await asyncio.gather(one.start(), other.start())
@@ -212,6 +229,13 @@ CHECKS = (
         'answer an InterruptionFrame by mediad-done {n, reason: "cancelled"} also when n is done '
         "already: the two may cross on the way",
         _cancel_late,
+    ),
+    Check(
+        "tools",
+        "leave the tools that are offered alone; or call one of them, by mediad-done {n, reason: "
+        '"tool_calls", tool_calls} with a list as OpenAI has it, where arguments is JSON text',
+        _offer_a_tool,
+        ("llm",),
     ),
     Check("two-calls", "serve several connections at once", _call_twice_at_once),
 )

@@ -15,6 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 from websockets.frames import CloseCode
 
+from mediad.speech.check import tools
 from mediad.wire import frames, service
 from mediad.wire.frames import AudioFrame, Interruption, Text, Transcription
 from mediad.wire.service import (
@@ -29,12 +30,15 @@ from mediad.wire.service import (
     Word,
 )
 
-__all__ = ["Failed", "Fault", "Peer", "Target"]
+__all__ = ["Failed", "Fault", "Late", "Peer", "Target"]
 
 READY_S = 2.0
 CANCEL_S = 0.5
 ANSWER_S = 20.0
 """How long a service may take, in seconds: to get ready, to cancel, to answer."""
+
+ROOM_S = 3.0
+"""How much longer is waited, in seconds, to tell who is late from who does not answer at all."""
 
 _CONNECT_S = 5.0
 _MAX_FAULTS = 100
@@ -49,6 +53,10 @@ _LONG_QUESTION = "Count from one to three hundred in words, and leave out nothin
 
 class Failed(Exception):
     """A check has failed; the text says what was seen."""
+
+
+class Late(Failed):
+    """What should come has come too late. A machine that stood still may be to blame."""
 
 
 class Fault(NamedTuple):
@@ -123,11 +131,7 @@ class Peer:
     async def start(self) -> Ready:
         """Open the call."""
         await self.send(Start(self.role, "00000000-0000-4000-8000-000000000000", "en-US"))
-        asked = time.monotonic()
-        ready = await self._wait(lambda: self.ready, READY_S, "no mediad-ready came")
-        if time.monotonic() - asked > READY_S:
-            raise Failed("mediad-ready came late")
-        return ready
+        return await self._wait_in_time(lambda: self.ready, READY_S, "no mediad-ready came")
 
     async def ask(self, *, long: bool = False, nothing: bool = False) -> int:
         """Send a request of the service's role; return its n.
@@ -136,8 +140,7 @@ class Peer:
             long: Ask for what takes long.
             nothing: Ask for what has no words: to say ``…``, to go on with no conversation.
         """
-        n, self._next = self._next, self._next + 1
-        self._undone.append(n)
+        n = self._new_n()
         match self.role:
             case "stt":
                 await self.send(StoppedSpeaking(n))
@@ -148,6 +151,17 @@ class Peer:
             case "tts":
                 said = _LONG_TEXT if long else _SHORT_TEXT
                 await self.send(Text(n, "…" if nothing else said))
+        return n
+
+    async def ask_with_tool(self) -> int:
+        """Ask an LLM service to go on with a conversation, perhaps by calling a tool; return n."""
+        n = self._new_n()
+        await self.send(Generate(n, tools.CONVERSATION, tools.OFFERED))
+        return n
+
+    def _new_n(self) -> int:
+        n, self._next = self._next, self._next + 1
+        self._undone.append(n)
         return n
 
     async def be_silent(self) -> None:
@@ -188,7 +202,7 @@ class Peer:
         def answered() -> bool | None:
             return None if n in self._interrupted else True
 
-        await self._wait(
+        await self._wait_in_time(
             answered, CANCEL_S, f'no mediad-done with the reason "cancelled" came for n {n}'
         )
 
@@ -205,6 +219,22 @@ class Peer:
 
     def _find(self, n: int) -> Done | None:
         return next((done for done in self._dones if done.n == n), None)
+
+    async def _wait_in_time(
+        self, what: Callable[[], _T | None], limit_s: float, otherwise: str
+    ) -> _T:
+        """Wait for what the protocol gives so much time.
+
+        Raises:
+            Late: If it comes, but later.
+            Failed: If it does not come.
+        """
+        asked = time.monotonic()
+        found = await self._wait(what, limit_s + ROOM_S, otherwise)
+        took_s = time.monotonic() - asked
+        if took_s > limit_s:
+            raise Late(f"{otherwise} within {limit_s:g} s, but after {took_s:.2f} s")
+        return found
 
     async def _wait(self, what: Callable[[], _T | None], within_s: float, otherwise: str) -> _T:
         def look() -> bool:
@@ -308,7 +338,8 @@ class Peer:
     def _note_word(self, n: int, text: str, offset_ms: int) -> None:
         if self.role != "tts":
             return
-        if n not in (*self._undone[:1], *self._interrupted):
+        # Before the service has read an interruption, words of all that it cancels may be sent.
+        if n not in self._undone[:1] and n > max(self._interrupted, default=0):
             self._fault("words", f"bot-tts-text {text!r} for n {n}, which is not being answered")
         if offset_ms < self._word_ms:
             self._fault("words", f"offset_ms falls from {self._word_ms} to {offset_ms}")

@@ -2,14 +2,17 @@
 
 import time
 from collections.abc import AsyncGenerator, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from mediad.speech.check.checks import CHECKS, RULES
-from mediad.speech.check.peer import Failed, Target
+from mediad.speech.check.checks import CHECKS, RULES, Check
+from mediad.speech.check.peer import Failed, Late, Target
 from mediad.wire.service import Role
 
 __all__ = ["Result", "check_service"]
+
+_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ async def check_service(url: str, role: Role) -> AsyncGenerator[Result]:
             continue
         started = time.monotonic()
         try:
-            await check.run(target)
+            await _run(check, target)
         except Failed as exc:
             ready = check is not CHECKS[0]
             yield Result(check.name, "failed", str(exc), check.advice)
@@ -47,6 +50,16 @@ async def check_service(url: str, role: Role) -> AsyncGenerator[Result]:
             yield Result(check.name, "passed", f"{time.monotonic() - started:.2f} s")
     for result in _rules(target, ready):
         yield result
+
+
+async def _run(check: Check, target: Target) -> None:
+    """Run a check, and again if only time was missed: a machine that stands still for a second now
+    and then does not do so three times in a row at the same place, a slow service does.
+    """
+    for _ in range(_TRIES - 1):
+        with suppress(Late):
+            return await check.run(target)
+    await check.run(target)
 
 
 def _rules(target: Target, ready: bool) -> Iterator[Result]:

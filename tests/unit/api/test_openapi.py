@@ -1,0 +1,67 @@
+"""What the OpenAPI says of access keys: which endpoints need one, how it is given, and what is
+answered to who may not. That the endpoints do so is tested over HTTP.
+"""
+
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from mediad.api.http import make_app
+
+ERROR = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
+EITHER_WAY: list[dict[str, list[str]]] = [{"AccessKey": []}, {"Bearer": []}]
+
+Operations = dict[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def openapi() -> dict[str, Any]:
+    """All that is served."""
+    return make_app(CollectorRegistry(), dict, dict).openapi()
+
+
+@pytest.fixture(scope="module")
+def operations(openapi: dict[str, Any]) -> Operations:
+    """By method and path."""
+    return {
+        f"{method.upper()} {path}": operation
+        for path, methods in openapi["paths"].items()
+        for method, operation in methods.items()
+    }
+
+
+def test_a_key_has_a_header_of_its_own_or_is_a_bearer_token(openapi: dict[str, Any]) -> None:
+    schemes = openapi["components"]["securitySchemes"]
+    ways = {name: dict(scheme) for name, scheme in schemes.items()}
+    assert all(way.pop("description") for way in ways.values())
+    assert ways == {
+        "AccessKey": {"type": "apiKey", "in": "header", "name": "AccessKey"},
+        "Bearer": {"type": "http", "scheme": "bearer"},
+    }
+
+
+def test_all_of_v1_needs_a_key_and_nothing_else_does(operations: Operations) -> None:
+    needs = {name: operation.get("security") for name, operation in operations.items()}
+    open_ = {name for name, security in needs.items() if security is None}
+    assert open_ == {"GET /healthz", "GET /readyz", "GET /metrics"}
+    for name in needs.keys() - open_:
+        assert " /v1/" in name
+        assert needs[name] == EITHER_WAY, name
+
+
+def test_who_may_not_is_answered_as_it_says(operations: Operations) -> None:
+    for name, operation in operations.items():
+        if " /v1/" not in name or " /v1/dialplan/" in name:
+            continue
+        answers = operation["responses"]
+        assert all(answers[status]["content"] == ERROR for status in ("401", "403", "429")), name
+        assert "WWW-Authenticate" in answers["401"]["headers"]
+        assert "Retry-After" in answers["429"]["headers"]
+
+
+def test_the_dialplan_is_told_what_is_wrong_in_a_header(operations: Operations) -> None:
+    for name, operation in operations.items():
+        if " /v1/dialplan/" in name:
+            assert operation["responses"].keys() == {"200", "4XX"}
+            assert "X-Mediad-Reason" in operation["responses"]["200"]["headers"]
