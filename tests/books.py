@@ -70,8 +70,10 @@ async def read_rows(settings: DatabaseSettings) -> Rows:
 async def journal_empty(mediad: MediadProcess, timeout_s: float) -> None:
     """Wait until the database has everything."""
     async with asyncio.timeout(timeout_s):
-        while await mediad.metric("mediad_journal_facts"):  # noqa: ASYNC110 (it has no event)
-            await asyncio.sleep(0.1)
+        # In the order in which facts go: into the journal, and out of it.
+        for waiting in ("mediad_journal_queued_facts", "mediad_journal_facts"):
+            while await mediad.metric(waiting):  # noqa: ASYNC110 (it has no event)
+                await asyncio.sleep(0.1)
 
 
 def as_environment(settings: DatabaseSettings) -> dict[str, str]:

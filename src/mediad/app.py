@@ -27,6 +27,7 @@ from mediad.line import CORE
 from mediad.log import dropped_records, set_level
 from mediad.loop_watch import LoopWatch
 from mediad.media.resample import SAMPLE_RATES, filter_bank
+from mediad.memory import keep_little
 from mediad.metrics import Metrics
 from mediad.reload import reload
 from mediad.sd_notify import READY, STOPPING, WATCHDOG, SdNotify
@@ -229,6 +230,7 @@ async def serve(app: App, load: Callable[[], Settings]) -> None:
             reload_wanted.clear()
             await app.reload(load)
 
+    keep_little()
     _raise_file_limit()
     _check_files(app.settings)
     loop.add_signal_handler(signal.SIGHUP, reload_wanted.set)

@@ -22,6 +22,8 @@ class Made(NamedTuple):
     call_id: str
     is_whole: bool
     """The caller hung up after all it sent: mediad must have had all of it."""
+    is_broken: bool
+    """It sent what is no AudioSocket."""
     messages: int
     """Audio messages sent."""
     digits: int
@@ -68,6 +70,7 @@ async def _make_call(address: tuple[str, int], rng: random.Random, longest_s: fl
     return Made(
         str(caller.call_id),
         end.by == "caller" and not is_broken,
+        is_broken,
         len(caller.sent.times),
         len(caller.digits_sent),
         len(caller.heard.times),

@@ -15,12 +15,14 @@ from sqlalchemy import text
 from mediad.config import Database as DatabaseSettings
 from mediad.metrics import Metrics
 from mediad.store.database import Database
-from tests.books import Rows, as_environment, journal_empty, read_rows
+from tests.books import as_environment, journal_empty, read_rows
 from tests.machine import watch_machine
 from tests.mediad_process import MediadProcess, run_mediad_as
 from tests.own_stalls import watch_own_loop
 from tests.soak.agents import RandomAgent
 from tests.soak.callers import Made, make_calls
+from tests.soak.check import check_books, check_counters, totals
+from tests.soak.watching import Tell, out_of_reach, printing_to, resident_kib, telling_progress
 
 SEED = 20
 MINUTES = float(os.environ.get("MINUTES", "1"))
@@ -28,7 +30,8 @@ IS_LONG = MINUTES >= 10
 WARM_S = 120.0 if IS_LONG else MINUTES * 60 * 0.4
 LIVE = 16  # calls at once
 LONGEST_S = 12.0
-LONGEST_WARM_S = 1.0  # many calls: the cache in the process fills, and every buffer has been used
+LONGEST_WARM_S = 1.0  # at first, many calls: the cache in the process fills
+READERS = 50  # of the API, at once: every connection to the database that there may be is there
 MAX_GROWTH = 1.02 if IS_LONG else 1.05  # of memory: a minute is too short to fill the cache
 MAX_JOURNAL_GROWTH = 1.5  # its file keeps the size of its fullest moment, which is random
 REST_S = 4.0  # until what is over has been put away
@@ -38,22 +41,13 @@ GAP_S = 0.25  # between two messages to a caller, of a machine that does other t
 class Left(NamedTuple):
     """What a mediad without calls holds."""
 
-    rss_kib: int
+    resident_kib: int
+    blocks: int
+    """Of memory, as Python counts: if these are no more, what has grown is not Python's."""
     descriptors: int
     threads: int
     tasks: int
     journal_bytes: int
-
-
-async def metrics_of(mediad: MediadProcess) -> dict[str, float]:
-    """Return what /metrics shows; samples with labels are summed."""
-    found: dict[str, float] = {}
-    for line in (await mediad.get("/metrics")).splitlines():
-        if line.startswith("mediad_"):
-            name, value = line.rsplit(" ", 1)
-            name = name.partition("{")[0]
-            found[name] = found.get(name, 0.0) + float(value)
-    return found
 
 
 async def at_rest(mediad: MediadProcess, directory: Path) -> Left:
@@ -63,16 +57,15 @@ async def at_rest(mediad: MediadProcess, directory: Path) -> Left:
             await asyncio.sleep(0.1)
     await journal_empty(mediad, 30)
     await asyncio.sleep(REST_S)
-    left = look(mediad.pid, directory, await metrics_of(mediad))
-    print(left)
-    return left
+    return look(mediad.pid, directory, totals(await mediad.get("/metrics")))
 
 
 def look(pid: int, directory: Path, metrics: dict[str, float]) -> Left:
     """Return what a process holds."""
     process = Path(f"/proc/{pid}")
     return Left(
-        int(metrics["mediad_test_resident_kib"]),
+        resident_kib(pid),
+        int(metrics["mediad_test_blocks"]),
         len(os.listdir(process / "fd")),
         len(os.listdir(process / "task")),
         int(metrics["mediad_test_tasks"]),
@@ -93,20 +86,46 @@ async def read_counters(settings: DatabaseSettings) -> dict[str, dict[str, int]]
         await database.close()
 
 
+async def read_at_once(mediad: MediadProcess, directory: Path) -> None:
+    """Ask for the calls, many times at once."""
+    key = (directory / "access_key").read_text().strip()
+    head = ("GET /v1/calls HTTP/1.1", "Host: mediad", f"AccessKey: {key}", "Connection: close")
+    request = "\r\n".join((*head, "", ""))
+
+    async def read() -> bytes:
+        reader, writer = await asyncio.open_connection(*mediad.http)
+        writer.write(request.encode())
+        answer = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        return answer
+
+    answers = await asyncio.gather(*(read() for _ in range(READERS)))
+    assert all(answer.startswith(b"HTTP/1.1 200 ") for answer in answers)
+
+
 async def test_soak(tmp_path: Path) -> None:
-    settings = DatabaseSettings(directory=tmp_path)
+    with printing_to(tmp_path / "mediad.log") as tell:
+        tell(f"\nsoaking for {MINUTES:g} minutes; mediad's log is {tmp_path / 'mediad.log'}")
+        await soak(DatabaseSettings(directory=tmp_path), tmp_path, tell)
+
+
+async def soak(settings: DatabaseSettings, directory: Path, tell: Tell) -> None:
+    """Make calls, and check what is left of them."""
     made: list[Made] = []
     rng = random.Random(SEED)
     async with (
         RandomAgent(SEED) as agent,
-        run_mediad_as(
-            "tests.soak.watched_mediad",
-            agent.url,
-            ai__reconnect_s="3",
-            ai__connect_timeout_s="3",
-            ai__ping_s="1",
-            audiosocket__playout_max_s="10",
-            **as_environment(settings),
+        out_of_reach(
+            run_mediad_as(
+                "tests.soak.watched_mediad",
+                agent.url,
+                ai__reconnect_s="3",
+                ai__connect_timeout_s="3",
+                ai__ping_s="1",
+                audiosocket__playout_max_s="10",
+                **as_environment(settings),
+            )
         ) as mediad,
     ):
 
@@ -117,53 +136,35 @@ async def test_soak(tmp_path: Path) -> None:
                     own = random.Random(rng.random())
                     group.create_task(make_calls(mediad.audiosocket, own, longest_s, until, made))
 
-        await call_for(WARM_S, LONGEST_WARM_S)
-        before = await at_rest(mediad, tmp_path)
-        warm = len(made)
-        async with watch_machine() as machine, watch_own_loop() as own:
-            await call_for(MINUTES * 60 - WARM_S, LONGEST_S)
-        after = await at_rest(mediad, tmp_path)
-        metrics = await metrics_of(mediad)
+        async with telling_progress(tell, MINUTES, mediad.pid, lambda: len(made)):
+            await read_at_once(mediad, directory)
+            await call_for(WARM_S / 2, LONGEST_WARM_S)
+            await call_for(WARM_S / 2, LONGEST_S)
+            before = await at_rest(mediad, directory)
+            tell(f"warm: {before}")
+            warm = len(made)
+            async with out_of_reach(watch_machine()) as machine, watch_own_loop() as own:
+                await call_for(MINUTES * 60 - WARM_S, LONGEST_S)
+            after = await at_rest(mediad, directory)
+            tell(f"over: {after}")
+        metrics = await mediad.get("/metrics")
         assert await mediad.stop() == 0
-    check_left(before, after)
-    check_books(made, await read_rows(settings), metrics)
+    unread = check_books(made, await read_rows(settings), metrics)
     check_counters(made, await read_counters(settings))
     gaps = [call.longest_gap_s for call in made[warm:]]
-    print(f"{len(made)} calls, longest gap {max(gaps):.3f} s, own stalls {own.worst_s():.3f} s")
+    tell(f"{len(made)} calls, {len(unread)} of them gone before mediad read their UUID")
+    tell(f"longest gap {max(gaps):.3f} s; stood still: {machine.worst_s:.3f}, {own.worst_s():.3f}")
     assert max(gaps) < GAP_S + machine.worst_s + own.worst_s()
     log = "".join(mediad.log)
     assert "Traceback" not in log
     assert " ERROR " not in log
+    check_left(before, after)
 
 
 def check_left(before: Left, after: Left) -> None:
     """Check that nothing has grown."""
-    assert after.rss_kib <= before.rss_kib * MAX_GROWTH
+    assert after.resident_kib <= before.resident_kib * MAX_GROWTH
     assert after.descriptors <= before.descriptors
     assert after.threads <= before.threads
     assert 0 < after.tasks <= before.tasks
     assert after.journal_bytes <= before.journal_bytes * MAX_JOURNAL_GROWTH
-
-
-def check_books(made: list[Made], rows: Rows, metrics: dict[str, float]) -> None:
-    """Check that every call is in the database with one end, and that the metrics say the same."""
-    unknown = [call for call in made if call.call_id not in rows.calls]
-    assert not unknown, (unknown, metrics)
-    assert rows.calls == {call.call_id for call in made}
-    assert rows.ends.keys() == rows.calls
-    assert set(rows.ends.values()) == {1}
-    assert rows.open_calls == []
-    assert rows.sequences == list(range(1, len(rows.sequences) + 1))
-    assert all(offsets == sorted(offsets) for offsets in rows.offsets.values())
-    assert metrics["mediad_calls_started_total"] == len(made)
-    assert metrics["mediad_calls_ended_total"] == len(made)
-
-
-def check_counters(made: list[Made], counters: dict[str, dict[str, int]]) -> None:
-    """Check that mediad had what callers sent, and sent what they heard."""
-    for call in made:
-        kept = counters[call.call_id]
-        sent = kept["played_frames"] + kept["silent_frames"]
-        assert call.heard <= sent, call
-        if call.is_whole:
-            assert kept["caller_messages"] == call.messages, call

@@ -1,10 +1,9 @@
-"""A mediad whose /metrics also have how many asyncio tasks it has, on all its loops, and its
-resident memory. Settings come from the environment; the log goes to standard error.
+"""A mediad whose /metrics also have how many asyncio tasks it has, on all its loops, and how many
+blocks of memory Python has. Settings come from the environment; the log goes to standard error.
 """
 
 import asyncio
-import ctypes
-from pathlib import Path
+import sys
 
 import uvloop
 
@@ -12,7 +11,6 @@ from mediad.app import App, serve
 from mediad.config import Settings, load_settings
 from mediad.log import logging_to
 
-_libc = ctypes.CDLL(None)
 _new_loop = uvloop.new_event_loop
 _loops: list[asyncio.AbstractEventLoop] = []
 
@@ -28,22 +26,13 @@ def tasks() -> int:
     return sum(len(asyncio.all_tasks(loop)) for loop in _loops if not loop.is_closed())
 
 
-def resident_kib() -> int:
-    """Return how much memory it has, in KiB, without what is free: glibc keeps several MiB of that
-    for the next time, by chance more or less.
-    """
-    _libc.malloc_trim(0)
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0])
-
-
 class WatchedApp(App):
     """A mediad with two metrics more."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._metrics.watch("test_tasks", "Tasks that have not ended", tasks)
-        self._metrics.watch("test_resident_kib", "Memory that is not free", resident_kib)
+        self._metrics.watch("test_blocks", "Python's blocks of memory", sys.getallocatedblocks)
 
 
 async def main() -> None:
