@@ -84,6 +84,14 @@ def measure_tone(pcm: bytes, rate_hz: int) -> Tone:
     return Tone(hz=hz, snr_db=float(snr_db), seconds=len(samples) / rate_hz)
 
 
+def loud_s(pcm: bytes, rate_hz: int) -> float:
+    """Return how much of a recording is loud, in seconds, wherever it is."""
+    block = rate_hz // 50
+    whole = len(pcm) // 2 // block * block
+    samples = np.frombuffer(pcm[: 2 * whole], "<i2").astype(np.float64).reshape(-1, block)
+    return float(np.count_nonzero(np.mean(samples**2, axis=1) > 1000.0**2)) / 50
+
+
 def assert_clean(measured: Tone, hz: float) -> None:
     """Check that a sine of this frequency came through for a second, with a telephone's quality."""
     assert measured.seconds >= 1.0, measured

@@ -75,7 +75,7 @@ class Ami:
         wanted = {"Event": name, **headers}.items()
         return next((event for event in self.events if wanted <= event.items()), None)
 
-    async def wait_event(self, name: str, *, timeout_s: float = 5.0, **headers: str) -> Message:
+    async def wait_event(self, name: str, *, timeout_s: float = 10.0, **headers: str) -> Message:
         """Return the first event of that name with these headers, also one from the past."""
         async with asyncio.timeout(timeout_s), self._changed:
             while (event := self.find_event(name, **headers)) is None:

@@ -92,7 +92,7 @@ class Phone:
         self._target = self._to.strip("<>")
         self._call_id = uuid.uuid4().hex
         self._send_request("INVITE", 1, body=self._offer())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             answer = await self._answered
         media = re.search(r"^m=audio (\d+)", answer.body, re.MULTILINE)
         if not answer.first_line.startswith("SIP/2.0 200") or media is None:

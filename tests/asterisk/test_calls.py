@@ -12,7 +12,8 @@ from tests.asterisk.phone import Phone
 from tests.asterisk.rig import Asterisk
 from tests.asterisk.seam import PLAY_RATE_HZ, AgentCall, Server
 from tests.asterisk.waiting import HANG_UP_TIMEOUT_S, until, until_no_channel
-from tests.sound import assert_clean, encode_ulaw, measure_tone, tone
+from tests.own_stalls import no_longer_than
+from tests.sound import assert_clean, encode_ulaw, loud_s, measure_tone, tone
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 # periods in 20 ms, so that a lost frame shows as a jump of phase.
 CALLER_HZ = 1004.0
 AGENT_HZ = 997.0
+TONE_S = 3.0  # a hole in its middle leaves more than a second
 
 TEST_TIMEOUT_S = 25.0
 
@@ -82,9 +84,10 @@ async def test_tones_cross_in_both_directions_at_once(
 ) -> None:
     async with connect(asterisk, servers, way) as (phone, agent, _):
         await asyncio.sleep(0.3)
-        phone.say(encode_ulaw(tone(CALLER_HZ, 2.0, 8_000)))
-        await agent.play(tone(AGENT_HZ, 2.0, PLAY_RATE_HZ))
-        await asyncio.sleep(3.0)
+        phone.say(encode_ulaw(tone(CALLER_HZ, TONE_S, 8_000)))
+        await agent.play(tone(AGENT_HZ, TONE_S, PLAY_RATE_HZ))
+        await until(lambda: loud_s(agent.heard(), agent.heard_rate_hz) > 0.9 * TONE_S)
+        await until(lambda: loud_s(phone.heard(), 8_000) > 0.9 * TONE_S)
         at_agent = measure_tone(agent.heard(), agent.heard_rate_hz)
         at_phone = measure_tone(phone.heard(), 8_000)
         print(at_agent, at_phone)
@@ -109,7 +112,7 @@ async def test_caller_who_hangs_up_ends_the_call_for_the_agent(
     async with connect(asterisk, servers, way) as (phone, agent, _):
         await asyncio.sleep(0.5)
         phone.hang_up()
-        async with asyncio.timeout(HANG_UP_TIMEOUT_S):
+        async with no_longer_than(HANG_UP_TIMEOUT_S):
             await agent.wait_ended()
         await until_no_channel(asterisk)
 
@@ -122,10 +125,9 @@ async def test_dialplan_goes_on_after_the_agent_hung_up(
         await agent.play(tone(AGENT_HZ, 0.5, PLAY_RATE_HZ))
         await asyncio.sleep(1.0)
         await agent.hang_up()
-        event = await asterisk.ami.wait_event(
-            "UserEvent", UserEvent="Afterwards", Id=call_id, timeout_s=HANG_UP_TIMEOUT_S
-        )
+        async with no_longer_than(HANG_UP_TIMEOUT_S):
+            event = await asterisk.ami.wait_event("UserEvent", UserEvent="Afterwards", Id=call_id)
         assert event.get("Status", "") == way.dial_status
-        async with asyncio.timeout(HANG_UP_TIMEOUT_S):
+        async with no_longer_than(HANG_UP_TIMEOUT_S):
             await agent.wait_ended()
             await phone.ended.wait()

@@ -13,6 +13,7 @@ from tests.asterisk.phone import Phone
 from tests.asterisk.rig import Asterisk
 from tests.asterisk.seam import PLAY_RATE_HZ, AgentCall, Server
 from tests.asterisk.waiting import HANG_UP_TIMEOUT_S, until, until_no_channel
+from tests.own_stalls import no_longer_than
 from tests.sound import tone
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -74,10 +75,9 @@ async def test_every_context_leads_to_the_agent_and_goes_on_afterwards(
         await phone.call("100")
         agent = await wait_agent(asterisk, server)
         await talk(phone, agent)
-        await asterisk.ami.wait_event(
-            "Newexten", Context="mediad-after", timeout_s=HANG_UP_TIMEOUT_S
-        )
-        async with asyncio.timeout(HANG_UP_TIMEOUT_S):
+        async with no_longer_than(HANG_UP_TIMEOUT_S):
+            await asterisk.ami.wait_event("Newexten", Context="mediad-after")
+        async with no_longer_than(HANG_UP_TIMEOUT_S):
             await phone.ended.wait()
         await until_no_channel(asterisk)
 
@@ -110,6 +110,6 @@ async def test_dialplan_of_the_readme_leads_to_the_agent_and_hangs_up_after_it(
         agent = await server.wait_call(step["AppData"].partition(",")[0])
         await talk(phone, agent)
         await asterisk.ami.wait_event("Newexten", Application="Hangup")
-        async with asyncio.timeout(HANG_UP_TIMEOUT_S):
+        async with no_longer_than(HANG_UP_TIMEOUT_S):
             await phone.ended.wait()
         await until_no_channel(asterisk)

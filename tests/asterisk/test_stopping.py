@@ -8,10 +8,10 @@ import pytest
 
 from tests.asterisk.phone import Phone
 from tests.asterisk.rig import Asterisk
-from tests.asterisk.waiting import until_no_channel
+from tests.asterisk.waiting import until, until_no_channel
 from tests.fakes.agent import FakeAgent
 from tests.mediad_process import run_mediad
-from tests.sound import measure_tone, tone
+from tests.sound import loud_s, measure_tone, tone
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -55,7 +55,8 @@ async def test_calls_finish_and_a_new_one_hears_the_next_priority(asterisk: Aste
         # Those that live go on: what their agents say now is heard on every one.
         for connection in agent.connections:
             await connection.say(tone(AGENT_HZ, 2.0, 8000), 8000)
-        await asyncio.sleep(2.5)
+        for phone in (*phones, late):
+            await until(lambda: loud_s(phone.heard(), 8000) > 1.5)  # noqa: B023
         assert len(agent.connections) == CALLS
         for phone in phones:
             assert_heard(phone, AGENT_HZ)

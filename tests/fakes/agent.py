@@ -83,7 +83,7 @@ class AgentConnection:
 
     async def until(self, condition: Callable[["AgentConnection"], bool]) -> None:
         """Wait until something is true of what came."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             while not condition(self):
                 self._changed.clear()
                 await self._changed.wait()
@@ -203,8 +203,8 @@ class FakeAgent:
             max_size=MAX_SIZE,
             max_queue=None if self._reads else 1,
             ping_interval=None,
-            open_timeout=2,
-            close_timeout=1,
+            open_timeout=2 if self._hangs else 10,
+            close_timeout=10,
         )
         return self
 
@@ -226,7 +226,7 @@ class FakeAgent:
         """Its address."""
         return f"{'wss' if self._tls else 'ws'}://127.0.0.1:{self.port}"
 
-    async def connection(self, number: int = 0, timeout_s: float = 5.0) -> AgentConnection:
+    async def connection(self, number: int = 0, timeout_s: float = 10.0) -> AgentConnection:
         """Wait for the connection of this number."""
         async with asyncio.timeout(timeout_s):
             while len(self.connections) <= number:
@@ -269,7 +269,7 @@ async def dial_in(address: tuple[str, int], token: str) -> AsyncIterator[AgentCo
         f"ws://{address[0]}:{address[1]}/agent/{token}",
         max_size=MAX_SIZE,
         ping_interval=None,
-        close_timeout=1,
+        close_timeout=10,
     ) as ws:
         connection = AgentConnection(ws)
         receiver = asyncio.get_running_loop().create_task(connection.receive())

@@ -133,18 +133,18 @@ class AsteriskCall(asyncio.Protocol):
         """Whether the connection has ended."""
         return self._closed.is_set()
 
-    async def hung_up(self, timeout_s: float = 5.0) -> Heard:
+    async def hung_up(self, timeout_s: float = 10.0) -> Heard:
         """Wait for 0x00."""
         async with asyncio.timeout(timeout_s):
             await self._hung_up.wait()
         return self.heard[-1]
 
-    async def closed(self, timeout_s: float = 5.0) -> None:
+    async def closed(self, timeout_s: float = 10.0) -> None:
         """Wait for the end of the connection."""
         async with asyncio.timeout(timeout_s):
             await self._closed.wait()
 
-    async def hears(self, messages: int, timeout_s: float = 5.0) -> None:
+    async def hears(self, messages: int, timeout_s: float = 10.0) -> None:
         """Wait until this many more messages have come."""
         wanted = len(self.heard) + messages
         async with asyncio.timeout(timeout_s):
@@ -152,7 +152,7 @@ class AsteriskCall(asyncio.Protocol):
                 self._changed.clear()
                 await self._changed.wait()
 
-    async def hears_words(self, timeout_s: float = 5.0) -> Heard:
+    async def hears_words(self, timeout_s: float = 10.0) -> Heard:
         """Wait for an audible message from now on."""
         async with asyncio.timeout(timeout_s):
             while True:
@@ -193,7 +193,7 @@ class AsteriskCall(asyncio.Protocol):
 async def expect_eof(sock: socket.socket) -> None:
     """Read until the server closes, by EOF or reset."""
     loop = asyncio.get_running_loop()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(10):
         try:
             while await loop.sock_recv(sock, 65536):
                 pass

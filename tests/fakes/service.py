@@ -87,7 +87,7 @@ class ServiceConnection:
 
     async def until(self, condition: Callable[["ServiceConnection"], bool]) -> None:
         """Wait until something is true of what came; or until the end of the connection."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             await self.wait(condition)
 
     async def wait(self, condition: Callable[["ServiceConnection"], bool]) -> None:
@@ -272,8 +272,8 @@ class FakeService:
             ssl=self._tls,
             max_size=frames.MAX_MESSAGE_SIZE,
             ping_interval=None,
-            open_timeout=2,
-            close_timeout=1,
+            open_timeout=2 if self._hangs else 10,
+            close_timeout=10,
         )
         return self
 
@@ -306,7 +306,7 @@ class FakeService:
 
     async def connection(self, number: int = 0) -> ServiceConnection:
         """Wait for the connection of this number."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             while len(self.connections) <= number:
                 self._changed.clear()
                 await self._changed.wait()

@@ -53,7 +53,7 @@ class Daemon:
         ]
 
     async def event(
-        self, type_: str, call: AsteriskCall | None = None, number: int = 0, timeout_s: float = 5.0
+        self, type_: str, call: AsteriskCall | None = None, number: int = 0, timeout_s: float = 10.0
     ) -> Event:
         """Wait for the event of this number."""
         async with asyncio.timeout(timeout_s):
@@ -62,7 +62,7 @@ class Daemon:
                 await self._changed.wait()
         return found[number]
 
-    async def hung_up(self, call: AsteriskCall, timeout_s: float = 5.0) -> tuple[str, str]:
+    async def hung_up(self, call: AsteriskCall, timeout_s: float = 10.0) -> tuple[str, str]:
         """Wait for the call's end; return who ended it and why."""
         data = (await self.event("call_hungup", call, timeout_s=timeout_s)).data
         return data["hangup_by"], data["hangup_cause"]
@@ -88,12 +88,12 @@ class Daemon:
 
     async def metric_reaches(self, value: float, name: str, **labels: str) -> None:
         """Wait until a metric is at least so much."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             while await self.metric(name, **labels) < value:  # noqa: ASYNC110 (it has no event)
                 await asyncio.sleep(0.02)
 
 
-async def eventually(holds: Callable[[], bool], timeout_s: float = 5.0) -> None:
+async def eventually(holds: Callable[[], bool], timeout_s: float = 10.0) -> None:
     """Ask again until it holds."""
     async with asyncio.timeout(timeout_s):
         while not holds():  # noqa: ASYNC110 (what is asked has no event)

@@ -17,7 +17,8 @@ from mediad.transport.proxy_protocol import SIGNATURE
 from mediad.wire.audiosocket import HANGUP, Kind, audio_message, digit_message, uuid_message
 from tests.fakes.agent import AgentConnection, FakeAgent, Script, echo, listen
 from tests.fakes.asterisk import SILENCE, AsteriskCall, expect_eof
-from tests.integration.daemon import Daemon, running, settings
+from tests.integration.daemon import Daemon, eventually, running, settings
+from tests.own_stalls import again_if_stalled, watch_own_loop
 from tests.sound import measure_tone, tone
 
 CLOSED = "mediad_audiosocket_connections_closed_total"
@@ -56,7 +57,7 @@ async def test_connection_without_uuid_is_closed_in_time(sent: bytes) -> None:
     async with daemon_with(uuid_timeout_s=0.2) as (daemon, _):
         async with daemon.call(sends_uuid=False) as call:
             call.send(sent)
-            await call.closed(2)
+            await call.closed(4)  # by itself it takes 5
             assert call.heard == []
         assert await daemon.metric(CLOSED, reason="uuid_timeout") == 1
         assert await daemon.metric(CLOSED) == 1
@@ -150,22 +151,26 @@ async def test_hangup_leaves_after_the_last_20_ms() -> None:
 
 
 async def test_hole_becomes_counted_silence_and_a_burst_is_forwarded_at_once() -> None:
-    async with daemon_with(codec="slin") as (daemon, agent):
+    async with daemon_with(codec="slin") as (daemon, agent), watch_own_loop() as own:
         async with daemon.call() as call:
             connection = await agent.connection()
             loud = audio_message(Kind.SLIN, b"\x10\x20" * 160)
-            await call.play([loud] * 10)
-            await connection.until(lambda agent: len(agent.audio) >= 10)
             last_at = time.monotonic()
+            call.send(loud * 10)
+            await connection.until(lambda agent: len(agent.audio) >= 10)
             await asyncio.sleep(0.5)
             fill = connection.audio[10:]
+            lasted_s = time.monotonic() - last_at
             assert all(received.pcm == bytes(640) for received in fill)
-            assert fill[0].at - last_at > 0.035  # 60 ms, less how late the audio may have come
-            assert 12 <= len(fill) <= 24  # one a tick; 22 on time
+            assert fill[0].at - last_at > 0.055  # 60 ms, less what a tick may be early
+            ticks = (lasted_s - 0.06) / 0.02
+            skipped = own.total_s(last_at) / 0.02
+            assert 0.55 * (ticks - skipped) - 1 <= len(fill) <= ticks + 2  # one each
+            sent_at = time.monotonic()
             call.send(loud * 10)
             await connection.until(lambda agent: sum(any(r.pcm) for r in agent.audio) >= 20)
             burst = [received for received in connection.audio[10:] if any(received.pcm)]
-            assert burst[-1].at - burst[0].at < 0.1  # 200 ms of audio
+            assert burst[-1].at - burst[0].at < 0.1 + own.total_s(sent_at)  # 200 ms of audio
             call.close()
             await daemon.hung_up(call)
         counters = daemon.events("call_hungup")[0].data["counters"]
@@ -177,9 +182,8 @@ async def test_hole_becomes_counted_silence_and_a_burst_is_forwarded_at_once() -
 async def test_quiet_alone_ends_no_call() -> None:
     async with daemon_with(dead_peer_s=1) as (daemon, agent), daemon.call() as call:
         connection = await agent.connection()
-        await asyncio.sleep(2.5)
+        await call.hears(120)
         assert not call.is_closed
-        assert len(call.audio) > 100
         assert not any(call.pcm)
         await connection.until(lambda agent: len(agent.audio) > 80)
 
@@ -191,7 +195,7 @@ async def test_calls_over_the_limit_get_hangup_at_once() -> None:
     async with daemon_with(max_calls=1) as (daemon, _), daemon.call() as first:
         await first.hears(1)
         async with daemon.call(sends_uuid=False) as second:
-            await second.hung_up(1)
+            await second.hung_up()
             assert second.audio == []
             await second.closed()
         assert await daemon.metric(CLOSED, reason="max_calls") == 1
@@ -302,7 +306,7 @@ async def test_who_may_not_connect_cannot_keep_the_connection_open() -> None:
     async with daemon_with(allow=["10.0.0.0/8"]) as (daemon, _):
         reader, writer = await asyncio.open_connection(*daemon.app.audiosocket_address)
         assert await reader.read() == HANGUP
-        async with asyncio.timeout(1.0):
+        async with asyncio.timeout(10):
             with pytest.raises(ConnectionError):  # none comes from an end that is half open
                 await _send_for_ever(writer)
         writer.close()
@@ -310,20 +314,24 @@ async def test_who_may_not_connect_cannot_keep_the_connection_open() -> None:
 
 async def test_connections_of_one_source_are_limited() -> None:
     async with daemon_with(max_connects_per_s=2, allow=["127.0.0.0/8"]) as (daemon, _):
+        began = time.monotonic()
         async with daemon.call() as call:
             await call.hears(1)
-            for _ in range(3):
-                async with daemon.call(sends_uuid=False) as early:
-                    pass
-            async with daemon.call(sends_uuid=False) as late:
-                await late.hung_up(1)
-                assert late.audio == []
+            taken = 1
+            while True:
+                async with daemon.call() as late:
+                    await eventually(lambda: late.heard != [])  # noqa: B023
+                    if late.has_hangup:
+                        assert late.audio == []
+                        break
+                    taken += 1
+            # Four at once, and what has become free meanwhile.
+            assert 4 <= taken <= 4 + 2 * (time.monotonic() - began)
             refused = await daemon.metric(CLOSED, reason="source_rate")
             assert refused == 1
             async with daemon.call(sock=_socket_at("127.0.0.9")) as other:
                 await other.hears(1)
             await call.hears(3)
-            assert not early.has_hangup
 
 
 def _socket_at(address: str) -> socket.socket:
@@ -406,10 +414,12 @@ async def test_audio_that_comes_with_the_proxy_header_is_not_lost() -> None:
     ],
 )
 async def test_what_is_no_proxy_header_is_closed(sent: bytes, reason: str) -> None:
-    async with daemon_with(listen, **_behind_a_proxy(uuid_timeout_s=0.3)) as (daemon, _):
+    uuid_timeout_s = 0.3 if reason == "uuid_timeout" else 5.0
+    options = _behind_a_proxy(uuid_timeout_s=uuid_timeout_s)
+    async with daemon_with(listen, **options) as (daemon, _):
         async with daemon.call(sends_uuid=False) as call:
             call.send(sent)
-            await call.closed(2)
+            await call.closed(4)  # by itself it takes 5
             assert call.heard == []
         assert await daemon.metric(CLOSED, reason=reason) == 1
         assert await daemon.metric(CLOSED) == 1
@@ -439,11 +449,16 @@ async def test_rate_is_of_the_source_and_not_of_the_proxy() -> None:
             async with daemon.call(sends_uuid=False) as call:
                 call.send(_proxy_header(f"10.0.0.{number}") + uuid_message(call.call_id))
                 await call.hears(1)
-        for _ in range(3):
+        began = time.monotonic()
+        taken = 0
+        while True:
             async with daemon.call(sends_uuid=False) as call:
                 call.send(_proxy_header("10.0.1.1") + uuid_message(call.call_id))
                 await call.hears(1)
-        await call.hung_up()
+            if call.has_hangup:
+                break
+            taken += 1
+        assert 2 <= taken <= 2 + (time.monotonic() - began)
         assert await daemon.metric(CLOSED, reason="source_rate") == 1
 
 
@@ -502,14 +517,16 @@ async def test_keepalive_is_on() -> None:
 async def test_offsets_count_from_the_uuid() -> None:
     async with daemon_with() as (daemon, _), daemon.call(sends_uuid=False) as call:
         await asyncio.sleep(0.3)
-        zero = time.monotonic() - 0.001  # offsets are rounded
-        call.send(uuid_message(call.call_id))
-        assert (await daemon.event("call_created", call)).offset_s < 0.1
+        async with watch_own_loop() as own:
+            zero = time.monotonic() - 0.001  # offsets are rounded
+            call.send(uuid_message(call.call_id))
+            assert (await daemon.event("call_created", call)).offset_s < 0.1 + own.total_s()
+            read_late_s = 0.05 + own.total_s()
         await asyncio.sleep(0.3)
-        before = time.monotonic() - 0.002
+        before = time.monotonic()
         call.send(digit_message("5"))
         event = await daemon.event("dtmf_received", call)
-        assert before - zero <= event.offset_s <= time.monotonic() - zero
+        assert before - zero - read_late_s <= event.offset_s <= time.monotonic() - zero
         call.close()
         hungup = await daemon.event("call_hungup", call)
         assert hungup.offset_s == pytest.approx(hungup.data["duration_s"], abs=0.01)
@@ -560,6 +577,13 @@ async def _send_tone(daemon: Daemon, agent: FakeAgent, codec: str, ptime_ms: int
         audio_message(Kind.SLIN, data[start : start + size])
         for start in range(0, len(data) - size + 1, size)
     ]
+    # A caller that stands still leaves a hole in its tone.
+    await again_if_stalled(lambda: _check_tones(daemon, agent, messages, ptime_ms))
+
+
+async def _check_tones(
+    daemon: Daemon, agent: FakeAgent, messages: list[bytes], ptime_ms: int
+) -> None:
     async with daemon.call() as call:
         await call.play(messages, ptime_ms / 1000)
         connection = next(c for c in agent.connections if c.call_id == str(call.call_id))
@@ -587,6 +611,10 @@ async def test_a_tone_passes_both_ways_in_every_message_length(codec: str) -> No
 
 @pytest.mark.parametrize("kind", [Kind.SLIN12, Kind.SLIN16, Kind.SLIN44, Kind.SLIN48])
 async def test_what_goes_back_is_of_the_kind_that_came(kind: Kind) -> None:
+    await again_if_stalled(lambda: _check_kind(kind))
+
+
+async def _check_kind(kind: Kind) -> None:
     rate = {Kind.SLIN12: 12000, Kind.SLIN16: 16000, Kind.SLIN44: 44100, Kind.SLIN48: 48000}[kind]
     pcm = tone(1000, 1.0, rate)
     size = rate // 50 * 2
@@ -594,6 +622,7 @@ async def test_what_goes_back_is_of_the_kind_that_came(kind: Kind) -> None:
         await call.play(
             [audio_message(kind, pcm[start : start + size]) for start in range(0, len(pcm), size)]
         )
+        await eventually(lambda: sum(message.is_audible for message in call.audio) >= 45)
         heard = [message for message in call.audio if message.kind == kind]
         assert {len(message.payload) for message in heard} == {size}
         back = measure_tone(b"".join(message.payload for message in heard), rate)

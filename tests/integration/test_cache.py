@@ -163,13 +163,17 @@ async def test_cancelled_write_is_stored_or_not_but_never_halfway(cache: Cache) 
         writing.cancel()
         await asyncio.gather(writing, return_exceptions=True)
         assert await cache.get(key) in (None, value)
-    await asyncio.sleep(0.5)  # a Redis has been asked by then what became of the last one
+    async with asyncio.timeout(10):
+        # A Redis is asked what became of the last one.
+        while cache.problem is not None:  # noqa: ASYNC110 (it has no event)
+            await asyncio.sleep(0.02)
     await cache.set(key, value)
     assert await cache.get(key) == value
 
 
 async def test_what_one_process_stores_another_finds(server: RedisServer) -> None:
-    redis, settings = config.Redis(url=SecretStr(server.url)), config.Cache(prefix=uuid4().hex)
+    redis = config.Redis(url=SecretStr(server.url), timeout_s=10)
+    settings = config.Cache(prefix=uuid4().hex)
     one, other = (open_cache(redis, settings, Metrics()) for _ in range(2))
     await one.set(one.keys.call_session("c1"), b"session")
     await one.close()  # its connections are gone, as after kill -9
@@ -181,7 +185,8 @@ async def test_every_key_in_redis_ends_when_it_should(server: RedisServer) -> No
     """Those that the other tests have left, too."""
     settings = config.Cache(prefix=uuid4().hex, environment="test")
     metrics = Metrics()
-    cache = open_cache(config.Redis(url=SecretStr(server.url)), settings, metrics)
+    redis = config.Redis(url=SecretStr(server.url), timeout_s=10)
+    cache = open_cache(redis, settings, metrics)
     make = cache.keys
     keys = [
         *(make.call("1"), make.call_session("1"), make.call_summary("1")),

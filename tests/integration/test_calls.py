@@ -21,6 +21,7 @@ from mediad.wire.audiosocket import Kind, audio_message
 from tests.fakes.agent import AgentConnection, FakeAgent, dial_in, echo
 from tests.fakes.asterisk import SILENCE, AsteriskCall
 from tests.integration.daemon import Daemon, eventually, running, settings
+from tests.own_stalls import again_if_stalled
 from tests.sound import measure_tone, tone
 
 
@@ -57,11 +58,12 @@ async def test_sentence_sent_at_once_plays_evenly() -> None:
                 await call.hears_words()
                 await call.hears(255, timeout_s=10)
         stop.set()
-        late_p99 = np.quantile(await watch, 0.99)
+        late = await watch
+        late_p99 = np.quantile(late, 0.99)
         spoken = [message for message in call.audio if message.is_audible]
         assert b"".join(message.payload for message in spoken) == words  # no frame more or less
         gaps = [later.at - earlier.at for earlier, later in pairwise(spoken)]
-        assert np.mean(gaps) == pytest.approx(0.020, abs=0.0005)
+        assert np.mean(gaps) == pytest.approx(0.020, abs=0.0005 + max(late) / len(gaps))
         if np.quantile(gaps, 0.99) < 0.022:
             return
         if late_p99 < 0.001:  # it was not the machine
@@ -72,6 +74,10 @@ async def test_sentence_sent_at_once_plays_evenly() -> None:
 
 
 async def test_agent_in_real_time_plays_without_underruns() -> None:
+    await again_if_stalled(_check_real_time)
+
+
+async def _check_real_time() -> None:
     words = noise(1.2, seed=2)
 
     async def script(agent: AgentConnection) -> None:
@@ -108,12 +114,15 @@ async def test_playout_holds_no_more_than_it_may() -> None:
 # Many calls
 
 
+TALK_S = 2.6  # a hole in its middle leaves more than a second
+
+
 async def _talk(daemon: Daemon, agent: FakeAgent, number: int) -> None:
-    words = tone(400 + 25 * number, 2.0, 8000)
+    words = tone(400 + 25 * number, TALK_S, 8000)
     frames = [audio_message(Kind.SLIN, words[at : at + 320]) for at in range(0, len(words), 320)]
     async with daemon.call() as call:
         await call.play(frames)
-        await asyncio.sleep(0.3)
+        await eventually(lambda: len(call.words) >= 0.95 * len(words))
         call.close()
         event = await daemon.event("call_hungup", call)
         assert event.data["status"] == "completed"
@@ -124,14 +133,17 @@ async def _talk(daemon: Daemon, agent: FakeAgent, number: int) -> None:
 
 
 async def test_twenty_calls_at_once() -> None:
-    async with FakeAgent(echo) as agent, running(settings(agent.url)) as daemon:
+    async with (
+        FakeAgent(echo) as agent,
+        running(settings(agent.url, audiosocket={"codec": "slin"})) as daemon,
+    ):
         async with asyncio.TaskGroup() as group:
             for number in range(20):
                 group.create_task(_talk(daemon, agent, number))
         assert await daemon.metric("mediad_calls_started_total") == 20
         assert await daemon.metric("mediad_calls_ended_total", by="caller") == 20
         assert await daemon.metric("mediad_calls") == 0
-        assert await daemon.metric("mediad_caller_messages_total") == 20 * 100
+        assert await daemon.metric("mediad_caller_messages_total") == 20 * TALK_S * 50
         assert len({connection.call_id for connection in agent.connections}) == 20
 
 
@@ -151,7 +163,7 @@ async def test_stop_hangs_up_every_call() -> None:
                 await call.hears(1)
                 call.send(SILENCE * 3)
         for call in (*calls, silent):
-            await call.hung_up(1)
+            await call.hung_up()
             assert not call.reset
             await call.closed()
         for connection in agent.connections:
@@ -169,7 +181,7 @@ async def test_stop_while_no_agent_answers() -> None:
             call = AsteriskCall(daemon.app.audiosocket_address)
             await call.__aenter__()
             await call.hears(2)
-        await call.hung_up(1)
+        await call.hung_up()
 
 
 @pytest.mark.parametrize("table", ["audiosocket", "http", "ai"])
@@ -191,7 +203,10 @@ async def test_taken_port_is_a_config_error(table: str) -> None:
 
 
 async def test_health_readiness_and_metrics() -> None:
-    async with FakeAgent() as agent, running(settings(agent.url)) as daemon:
+    async with (
+        FakeAgent() as agent,
+        running(settings(agent.url, audiosocket={"codec": "slin"})) as daemon,
+    ):
         status, body = await daemon.get("/healthz")
         assert status == 200
         assert '"ok"' in body
@@ -203,7 +218,7 @@ async def test_health_readiness_and_metrics() -> None:
             assert await daemon.metric("mediad_calls") == 1
             assert await daemon.metric("mediad_caller_messages_total") == 25
             assert await daemon.metric("mediad_caller_bytes_total") == 25 * 320
-            assert await daemon.metric("mediad_silent_frames_total") > 10
+            await daemon.metric_reaches(11, "mediad_silent_frames_total")
         await daemon.hung_up(call)
         assert await daemon.metric("mediad_calls") == 0
         assert await daemon.metric("mediad_caller_messages_total") == 25  # past calls count
@@ -225,7 +240,8 @@ async def test_call_leaves_no_task_and_no_garbage(how: str) -> None:
 
     async with FakeAgent(script) as agent:
         urls = {"dial-in": (), "unavailable": ("ws://127.0.0.1:1",)}.get(how, (agent.url,))
-        async with running(settings(urls, ai={"connect_timeout_s": 0.3})) as daemon:
+        patience_s = 0.3 if how == "unavailable" else 3.0
+        async with running(settings(urls, ai={"connect_timeout_s": patience_s})) as daemon:
             tasks = len(asyncio.all_tasks())
             gc.collect()
             gc.disable()  # so that what only the collector would free is found

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.fakes.agent import FakeAgent, echo
 from tests.fakes.asterisk import AsteriskCall
 from tests.mediad_process import MediadProcess, run_mediad
+from tests.own_stalls import no_longer_than
 
 
 @contextmanager
@@ -57,7 +58,8 @@ async def test_without_files_new_calls_get_hangup_and_live_ones_go_on() -> None:
                 await stack.enter_async_context(AsteriskCall(mediad.audiosocket)) for _ in range(10)
             ]
             for call in late:
-                await call.closed(2)  # before Asterisk hangs its caller up
+                async with no_longer_than(2):  # before Asterisk hangs its caller up
+                    await call.closed()
                 assert call.audio == []
             assert sum(call.has_hangup for call in late) >= 5  # a reset may be faster
             for call in live:

@@ -17,6 +17,7 @@ from tests.fakes.agent import AgentConnection, FakeAgent
 from tests.fakes.asterisk import AsteriskCall
 from tests.integration.daemon import eventually
 from tests.mediad_process import run_mediad
+from tests.own_stalls import watch_own_loop
 from tests.sound import tone
 
 CALLS = 50
@@ -102,20 +103,20 @@ async def run_unheard(agent_url: str, directory: Path) -> AsyncIterator[Unheard]
 
 
 async def speak(agent: AgentConnection) -> None:
-    """Say a fifth of a second at a time, a second ahead."""
+    """Say a fifth of a second at a time, further ahead than this process stands still."""
     loop = asyncio.get_running_loop()
     pcm = tone(440.0, SECONDS, 8000)
-    start = loop.time() - 1.0
+    start = loop.time() - 2.5
     for number, at in enumerate(range(0, len(pcm), 3200)):
         await asyncio.sleep(start + number * 0.2 - loop.time())
         await agent.say(pcm[at : at + 3200], 8000)
 
 
-async def flood(address: tuple[str, int], seconds: float) -> int:
+async def flood(address: tuple[str, int], seconds: float, at_least: int = 0) -> int:
     """Make bad connections, one after the other; return how many."""
     made = 0
     end = asyncio.get_running_loop().time() + seconds
-    while asyncio.get_running_loop().time() < end:
+    while asyncio.get_running_loop().time() < end or made < at_least:
         async with AsteriskCall(address, sends_uuid=False) as call:
             call.send(b"\xfe")
             await call.closed()
@@ -126,7 +127,7 @@ async def flood(address: tuple[str, int], seconds: float) -> int:
 
 async def test_log_that_nobody_reads_disturbs_no_call(tmp_path: Path) -> None:
     async with FakeAgent(speak) as agent, run_unheard(agent.url, tmp_path) as mediad:
-        async with AsyncExitStack() as stack:
+        async with watch_own_loop() as own, AsyncExitStack() as stack:
             calls = []
             for _ in range(CALLS):
                 call = AsteriskCall(mediad.audiosocket)
@@ -137,7 +138,7 @@ async def test_log_that_nobody_reads_disturbs_no_call(tmp_path: Path) -> None:
             after = await figures(mediad.http_port)
         assert after["mediad_underruns_total"] == 0
         # The machine may hold it up for a moment; a log that blocks does for ever.
-        assert after["mediad_ticks_skipped_total"] <= 5 * CALLS
+        assert after["mediad_ticks_skipped_total"] <= (5 + own.worst_s() / 0.02) * CALLS
         assert after["mediad_calls_started_total"] == CALLS
         mediad.process.terminate()
         async with asyncio.timeout(10):
@@ -148,8 +149,7 @@ async def test_flood_of_bad_connections_costs_few_lines_and_is_counted() -> None
     async with FakeAgent() as agent:
         async with run_mediad(agent.url, audiosocket__max_connects_per_s="50") as mediad:
             before = len(mediad.log)
-            made = await flood(mediad.audiosocket, 2.0)
-            assert made > 150
+            made = await flood(mediad.audiosocket, 2.0, at_least=400)
         refusal = re.compile(r": connection (closed|from)")
         warnings = [line for line in mediad.log[before:] if refusal.search(line)]
     assert len(warnings) <= 2 * (5 + 1)  # two kinds: five lines and a sum each

@@ -15,7 +15,7 @@ from mediad.wire.frames import AudioFrame, Text, Transcription
 from mediad.wire.service import Done, Generate, StoppedSpeaking
 from tests.fakes.service import RATE_HZ, FakeService, ServiceConnection, answer, pcm_of
 from tests.integration.daemon import running, settings
-from tests.integration.test_pipeline import SPEECH, more, rig
+from tests.integration.test_pipeline import PATIENCE, SPEECH, more, rig
 
 SENTENCES = ("The first sentence is heard.", "Then the second is written.")
 
@@ -82,7 +82,7 @@ async def test_the_offline_services_goodbye_is_heard_before_the_call_ends() -> N
         urls = {"stt": stt.url, "llm": f"ws://127.0.0.1:{port}", "tts": tts.url}
         wanted = settings().model_dump()
         wanted["ai"] |= {"link": "pipeline", "agent_url": ["ws://127.0.0.1:9"]}
-        wanted |= {role: {"url": [url]} for role, url in urls.items()}
+        wanted |= {role: {"url": [url]} | PATIENCE for role, url in urls.items()}
         wanted["pipeline"] = {"first_message": "Hello."}
         async with (
             running(Settings.model_validate(wanted)) as daemon,
@@ -100,8 +100,8 @@ async def test_the_offline_services_goodbye_is_heard_before_the_call_ends() -> N
 
 
 async def test_the_bench_counts_each_answer_once() -> None:
-    # A longer silence than the bench's: callers that stall for a moment have not ended their turn.
-    plan = bench.Plan(calls=2, turns=2, end_silence_s=1.5)
+    # A longer silence than the bench's: callers that stand still have not ended their turn.
+    plan = bench.Plan(calls=2, turns=2, end_silence_s=2.5)
     cold, kept = await asyncio.to_thread(bench.measure, plan)
     texts = plan.calls * (plan.turns + 1)  # each answer and the first message
     for answers in (cold, kept):

@@ -175,7 +175,7 @@ def refuser() -> Callable[[RawConnection], Awaitable[None]]:
 async def test_secrets_are_in_no_log_file_or_answer(tmp_path: Path, closed_port: int) -> None:
     state = tmp_path / "state"
     wanted = secret_settings(tmp_path, closed_port)
-    wanted |= {"ai__connect_timeout_s": "1", "database__directory": str(state)}
+    wanted |= {"ai__connect_timeout_s": "4", "database__directory": str(state)}
     answers: list[str] = []
     async with raw_agent(refuser()) as url:
         urls = json.dumps(agent_urls(url, closed_port))
@@ -195,7 +195,7 @@ async def test_secrets_are_in_no_log_file_or_answer(tmp_path: Path, closed_port:
 
 
 async def test_secrets_are_in_no_event(closed_port: int) -> None:
-    ai = {"headers": {"Authorization": f"Bearer {MARK}"}, "connect_timeout_s": 1}
+    ai = {"headers": {"Authorization": f"Bearer {MARK}"}, "connect_timeout_s": 4}
     async with raw_agent(refuser()) as url:
         async with running(settings(agent_urls(url, closed_port), ai=ai)) as daemon:
             await drive_into_errors(daemon.app.audiosocket_address)

@@ -41,6 +41,7 @@ from mediad.wire.service import (
 )
 from tests.fakes.service import RATE_HZ, FakeService, ServiceConnection, answer, pcm_of
 from tests.integration.certificates import Authority
+from tests.own_stalls import no_longer_than
 
 CALL = CallInfo("11111111-2222-3333-4444-555555555555", "+4930", "100")
 FRAME = frames.encode_audio(bytes(640), 16_000)
@@ -71,7 +72,7 @@ class Heard:
 
     async def until(self, kind: str, count: int = 1) -> list[Any]:
         """Wait until so much of a kind was heard; return it."""
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(15):
             while len(self.of(kind)) < count:
                 self._changed.clear()
                 await self._changed.wait()
@@ -130,7 +131,8 @@ class Bench:
         self.heard = Heard()
         self.metrics = Metrics()
         self._counted = ServiceMetrics(self.metrics.registry)
-        self._settings: dict[str, Any] = {"timeout_s": 0.3, "budget_s": 2.0, **settings}
+        patience = {"connect_timeout_s": 5.0, "timeout_s": 5.0, "budget_s": 10.0}
+        self._settings: dict[str, Any] = {**patience, **settings}
         self.patience_s = 5.0
         self.tls: ssl.SSLContext | None = None
 
@@ -178,7 +180,7 @@ async def running(link: Link) -> AsyncIterator[Link]:
 
 
 async def eventually(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(10):
         while not holds():  # noqa: ASYNC110 (what is asked has no event)
             await asyncio.sleep(0.01)
 
@@ -373,9 +375,10 @@ async def test_service_that_does_not_stop_is_left_for_a_new_connection() -> None
         await bench.heard.until("audio")
         link.cancel(1)
         cancelled_at = time.monotonic()
-        link.speak(2, "Two.")
-        await bench.heard.until("done")
-        assert 0.4 < time.monotonic() - cancelled_at < 0.8
+        async with no_longer_than(0.8):
+            link.speak(2, "Two.")
+            await bench.heard.until("done")
+        assert time.monotonic() - cancelled_at > 0.4
         assert len(tts.connections) == 2
     assert bench.heard.of("done") == [2]
     assert {n for n, _ in bench.heard.of("audio")} == {1, 2}
@@ -419,13 +422,14 @@ async def test_done_that_crosses_a_cancelling_does_no_harm() -> None:
 
 
 async def test_service_that_hangs_is_asked_elsewhere() -> None:
-    bench = Bench()
+    bench = Bench(timeout_s=0.3)
     async with FakeService("llm", hang) as bad, FakeService("llm") as good:
         async with running(bench.llm(bad, good)) as link:
             started = time.monotonic()
-            link.generate(1, [{"content": "hello"}])
-            await bench.heard.until("done")
-            assert 0.3 <= time.monotonic() - started < 0.8
+            async with no_longer_than(0.8):
+                link.generate(1, [{"content": "hello"}])
+                await bench.heard.until("done")
+            assert time.monotonic() - started >= 0.3
     assert bench.heard.of("service_lost") == ["timeout"]
     assert bench.heard.times[0].tries == 2
     assert bench.count("retries_total") == 1
@@ -433,16 +437,19 @@ async def test_service_that_hangs_is_asked_elsewhere() -> None:
 
 
 async def test_service_that_always_hangs_fails_within_the_budget() -> None:
-    bench = Bench(budget_s=0.5)
+    bench = Bench(timeout_s=0.3, budget_s=0.5)
     async with FakeService("llm", hang) as bad, running(bench.llm(bad)) as link:
         started = time.monotonic()
-        link.generate(1, [])
-        ((n, _, has_output),) = await bench.heard.until("failed")
+        async with no_longer_than(0.8):
+            link.generate(1, [])
+            ((n, _, has_output),) = await bench.heard.until("failed")
         assert (n, has_output) == (1, False)
-        assert 0.5 <= time.monotonic() - started < 0.8
+        assert time.monotonic() - started >= 0.5
         # The next request is answered by whatever there is then.
         bad._script = answer
+        opened = len(bench.heard.of("open"))
         bad.connections[-1].ws.transport.abort()
+        await bench.heard.until("open", opened + 1)
         link.generate(2, [{"content": "hello"}])
         await bench.heard.until("done")
 
@@ -452,7 +459,7 @@ async def test_speech_that_stops_half_way_has_failed() -> None:
         await asked(connection, 2)
         await connection.send(silence(0.1))
 
-    bench = Bench()
+    bench = Bench(timeout_s=0.3)
     async with FakeService("tts", answer, scripts=(script,)) as tts:
         async with running(bench.tts(tts)) as link:
             link.speak(1, "One.")
@@ -612,7 +619,7 @@ async def test_service_that_does_not_read_is_left(monkeypatch: pytest.MonkeyPatc
         connection.ws.transport.pause_reading()
         await asyncio.sleep(1)
 
-    bench = Bench()
+    bench = Bench(timeout_s=0.3)
     async with FakeService("llm", script) as bad, FakeService("llm") as good:
         async with running(bench.llm(bad, good)) as link:
             await bench.heard.until("open")
@@ -720,11 +727,11 @@ async def test_no_service_at_all_is_told_after_a_while() -> None:
 
 async def test_time_with_a_service_is_no_time_without_one() -> None:
     async def script(connection: ServiceConnection) -> None:
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(3.0)
         await connection.cut()
 
     bench = Bench()
-    bench.patience_s = 0.5
+    bench.patience_s = 2.8
     async with FakeService("llm", answer, scripts=(script,)) as llm:
         async with running(bench.llm(llm)) as link:
             await bench.heard.until("service_lost")
@@ -760,7 +767,7 @@ async def test_service_over_tls_is_trusted_by_the_same_authorities(tmp_path: Pat
 
 
 async def test_more_than_may_wait_fails() -> None:
-    bench = Bench(timeout_s=2.0)
+    bench = Bench()
     async with FakeService("tts", hang) as tts, running(bench.tts(tts)) as link:
         for n in range(1, MAX_ASKED + 2):
             link.speak(n, "x")

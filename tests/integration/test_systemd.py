@@ -12,6 +12,7 @@ import pytest
 from tests.fakes.agent import FakeAgent
 from tests.integration.daemon import running, settings
 from tests.mediad_process import run_mediad
+from tests.own_stalls import no_longer_than
 
 WATCHDOG_S = 0.5
 
@@ -27,9 +28,9 @@ def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.
         yield sock
 
 
-async def word(systemd: socket.socket, timeout_s: float = 5.0) -> str:
+async def word(systemd: socket.socket) -> str:
     """Return what systemd is told next."""
-    async with asyncio.timeout(timeout_s):
+    async with asyncio.timeout(10):
         return (await asyncio.get_running_loop().sock_recv(systemd, 1000)).decode()
 
 
@@ -38,7 +39,8 @@ async def test_systemd_is_told_of_start_life_and_end(systemd: socket.socket) -> 
         async with run_mediad(agent.url) as mediad:
             assert await word(systemd) == "READY=1"
             for _ in range(4):
-                assert await word(systemd, WATCHDOG_S) == "WATCHDOG=1"
+                async with no_longer_than(WATCHDOG_S):
+                    assert await word(systemd) == "WATCHDOG=1"
             await mediad.stop()
         words = [await word(systemd)]
         while words[-1] == "WATCHDOG=1":

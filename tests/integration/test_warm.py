@@ -46,7 +46,8 @@ async def warm(*arguments: str, stdin: str = "", **settings: str) -> Result:
 
 
 async def test_prompts_are_spoken_once_and_kept(redis: RedisServer) -> None:
-    where = {"REDIS__URL": redis.url, "CACHE__PREFIX": uuid4().hex}
+    where = {"REDIS__URL": redis.url, "CACHE__PREFIX": uuid4().hex, "REDIS__TIMEOUT_S": "10"}
+    where |= {"TTS__TIMEOUT_S": "10", "TTS__BUDGET_S": "20", "TTS__CONNECT_TIMEOUT_S": "10"}
     where["PIPELINE__FALLBACK_PROMPT"] = "One moment, please."
     async with FakeService("tts") as tts:
         where["TTS__URL"] = tts.url
@@ -87,6 +88,7 @@ async def test_what_cannot_be_stored_is_told(redis: RedisServer) -> None:
     assert "failed: Welcome. (unavailable)" in (await warm("Welcome.", **where)).out
     async with FakeService("tts") as tts:
         where |= {"TTS__URL": tts.url, "REDIS__URL": "redis://127.0.0.1:1/0"}
+        where["TTS__BUDGET_S"] = "20"
         result = await warm("Welcome.", **where)
     assert "(Redis at 127.0.0.1:1 does not answer" in result.out
 

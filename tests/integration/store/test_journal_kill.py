@@ -26,6 +26,7 @@ from mediad.store.file_lock import holder
 from mediad.store.journal import Journal
 from mediad.store.tables import calls, events, transcripts
 from mediad.store.writer import Writer
+from tests.own_stalls import watch_own_loop
 
 ROUNDS = 20
 SAFE_S = 0.1
@@ -116,8 +117,12 @@ async def test_what_was_safe_is_there_once_and_every_call_ends_once(
         for number in range(ROUNDS):
             child = children.start(str(number))
             begun = len(children.lines)
-            await asyncio.sleep(rng.uniform(0.05, 0.4))
-            killed_at = children.kill(child)
+            async with watch_own_loop() as own:
+                await asyncio.sleep(rng.uniform(0.05, 0.4))
+                # Where this process stood still, so did the child.
+                while own.worst_s(time.monotonic() - SAFE_S) > SAFE_S / 2:  # noqa: ASYNC110
+                    await asyncio.sleep(SAFE_S)
+                killed_at = children.kill(child)
             for what, event_id, type_, *_, at in children.lines[begun:-1]:
                 if what == "announced" or float(at) < killed_at - SAFE_S:
                     expected[event_id] = type_

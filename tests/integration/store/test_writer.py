@@ -22,6 +22,7 @@ from mediad.store.writer import Writer
 from tests.facts import CallFacts
 from tests.integration.store.conftest import migrate
 from tests.mariadb import MariaDb, running_mariadb
+from tests.own_stalls import no_longer_than
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def offer(journal: Journal, facts: Iterable[Event]) -> None:
         assert journal.offer(fact)
 
 
-async def until(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
+async def until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110  # nobody tells the test
             await asyncio.sleep(0.005)
@@ -145,10 +146,11 @@ async def test_fact_is_visible_soon(journal: Journal, database: Database, metric
         assert await writer.drain(5.0)
         for _ in range(5):
             await asyncio.sleep(0.05)
-            started = time.monotonic()
-            offer(journal, [CallFacts().digit()])
-            await until(longer(announced))
-            assert announced[-1] - started < 0.5  # in truth about 0.03; here are other programs
+            started, is_announced = time.monotonic(), longer(announced)
+            async with no_longer_than(0.5):  # in truth about 0.03; here are other programs
+                offer(journal, [CallFacts().digit()])
+                await until(is_announced)
+            assert announced[-1] >= started
 
 
 async def test_what_the_journal_had_before_is_written(
@@ -307,9 +309,8 @@ async def test_draining_ends_in_time_when_the_database_is_away(
     database = Database(config.Database.model_validate(url), metrics)
     async with writing(journal, database, metrics) as writer:
         offer(journal, CallFacts().whole())
-        started = time.monotonic()
-        assert not await writer.drain(0.5)
-        assert time.monotonic() - started < 2
+        async with no_longer_than(2):
+            assert not await writer.drain(0.5)
         assert writer.problem is not None
     await database.close()
     assert journal.depth == 7
@@ -341,9 +342,7 @@ async def test_server_that_dies_and_comes_back_under_load_misses_nothing(
             await until(lambda: len(announced) > 50, 10.0)
             for end in (server.kill, server.stop, server.pause):
                 await asyncio.to_thread(end)
-                await asyncio.sleep(0.7)
-                assert journal.depth > 100
-                assert journal.oldest_s > 0.3
+                await until(lambda: journal.depth > 100 and journal.oldest_s > 0.3, 10.0)
                 restart = server.resume if end == server.pause else server.start
                 await asyncio.to_thread(restart)
                 await until(longer(announced, 50), 20.0)

@@ -154,7 +154,7 @@ class Rig:
 
 @asynccontextmanager
 async def running(
-    database: Database, timeout_s: float = 2.0, allow_private: bool = True
+    database: Database, timeout_s: float = 10.0, allow_private: bool = True
 ) -> AsyncIterator[Rig]:
     """Deliver while the block runs."""
     metrics, clock = Metrics(), Clock()

