@@ -15,7 +15,6 @@ MAX_FLOOR_MS = 1.0
 
 _MANY = 500
 _MOST = 750
-_BETWEEN = 600
 _FEW = 30  # what fills a Pipecat agent's core about as much as 500 calls fill mediad's
 _UPLINK_MS = 10.0
 _MOST_OF_CORE = 0.75
@@ -135,19 +134,14 @@ def measure_main(bench: Bench) -> list[Row]:
 
 
 def _capacity_row(bench: Bench, floor: Measured, mediad: Measured) -> Row:
-    clean = {mediad.calls: mediad} if _is_clean(mediad) else {}
-    floors = {floor.calls: floor}
-    for calls in (_MOST, _BETWEEN):
-        if not clean or calls < max(clean):
-            break
-        both = bench.steady((Kind.FLOOR, Kind.MEDIAD), calls)
-        floors[calls], more = both.values()
-        if _is_clean(more):
-            clean[calls] = more
+    floors, found = {_MANY: floor}, {_MANY: mediad}
+    if _is_clean(mediad):
+        floors[_MOST], found[_MOST] = bench.steady((Kind.FLOOR, Kind.MEDIAD), _MOST).values()
+    clean = {calls: run for calls, run in found.items() if _is_clean(run)}
     carried = {calls: run for calls, run in floors.items() if _is_clean(run)}
     most, least = max(clean, default=0), max(carried, default=0)
     used = clean[most].median(_of_core) if clean else 1.0
-    notes = [f"{max(floors)} tried"]
+    notes = [f"{max(found)} tried"]
     if clean:
         notes.append(f"uplink p99 {clean[most].median(_uplink):.2f} ms at {most}")
     return Row(

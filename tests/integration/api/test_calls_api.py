@@ -219,12 +219,12 @@ async def test_audio_and_prompts_are_played(telephony: Telephony, tmp_path: Path
     path = f"/v1/calls/{call_id}/play"
     async with telephony.call(UUID(call_id)) as call:
         await call.hears_words()
-        await asyncio.sleep(0.4)
+        await eventually(lambda: not any(heard.is_audible for heard in call.audio[-10:]))
         before = len(call.words)
         assert await ours.post(path, {"prompt": "hold"}) == (200, {"duration_ms": 300})
         await eventually(lambda: len(call.words) >= before + 4_600)
         assert measure_tone(call.words[before:], 8000).hz == pytest.approx(700, abs=5)
-        await asyncio.sleep(0.4)
+        await eventually(lambda: not any(heard.is_audible for heard in call.audio[-10:]))
         before = len(call.words)
         answer = await ours.post_raw(path, wav.read_bytes(), "audio/wav")
         assert answer == (200, {"duration_ms": 300})
