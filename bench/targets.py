@@ -114,9 +114,16 @@ def running(
 
 
 def read_metrics(target: Target) -> dict[str, float]:
-    """Return mediad's metrics without labels, by name."""
-    with urllib.request.urlopen(f"http://{target.http}/metrics", timeout=10) as answer:
-        text: str = answer.read().decode()
+    """Return mediad's metrics without labels, by name.
+
+    Raises:
+        BenchError: If they do not come: it is busy with more calls than its core carries.
+    """
+    try:
+        with urllib.request.urlopen(f"http://{target.http}/metrics", timeout=10) as answer:
+            text: str = answer.read().decode()
+    except OSError as exc:
+        raise BenchError(f"{target.kind} does not answer /metrics: {exc}") from exc
     lines = (line.rpartition(" ") for line in text.splitlines() if "{" not in line)
     return {name: float(value) for name, _, value in lines if not name.startswith("#")}
 
