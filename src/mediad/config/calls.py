@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from mediad.config.checks import check_agent_url, check_headers, check_readable
+from mediad.config.checks import check_readable
 from mediad.config.types import Headers, Host, Networks, Port, Prompts, Seconds, Table, Urls
 
 __all__ = ["Ai", "AudioSocket", "Llm", "Pipeline", "ServiceSettings", "Stt", "Tts"]
@@ -95,19 +95,6 @@ class Ai(Table):
     client_key: Path | None = None
     """PEM file with its key, without a password; it may also stand in ``client_cert``."""
 
-    @field_validator("agent_url")
-    @classmethod
-    def _check_url(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
-        for url in urls:
-            check_agent_url(url)
-        return urls
-
-    @field_validator("headers")
-    @classmethod
-    def _check_headers(cls, headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
-        check_headers(headers)
-        return headers
-
     @field_validator("prompts")
     @classmethod
     def _check_prompts(cls, prompts: dict[str, Path]) -> dict[str, Path]:
@@ -153,15 +140,7 @@ class ServiceSettings(Table):
     def _check_url(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
         if not urls:
             raise ValueError("needs at least one address")
-        for url in urls:
-            check_agent_url(url)
         return urls
-
-    @field_validator("headers")
-    @classmethod
-    def _check_headers(cls, headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
-        check_headers(headers)
-        return headers
 
 
 class Stt(ServiceSettings):

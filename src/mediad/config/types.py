@@ -5,8 +5,10 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic_settings import NoDecode
+
+from mediad.config.checks import check_agent_url, check_headers
 
 __all__ = [
     "AllOrNetworks",
@@ -73,6 +75,17 @@ def _read_secret(value: object) -> object:
     return secret
 
 
+def _check_urls(urls: tuple[str, ...]) -> tuple[str, ...]:
+    for url in urls:
+        check_agent_url(url)
+    return urls
+
+
+def _check_headers(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+    check_headers(headers)
+    return headers
+
+
 Port = Annotated[int, Field(ge=0, le=65535)]
 Host = Annotated[str, Field(min_length=1)]  # an empty one would bind every interface
 Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
@@ -86,8 +99,14 @@ Secret = Annotated[SecretStr, BeforeValidator(_read_secret)]
 takes the content of that file, without the line's end.
 """
 
-Urls = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
-Headers = Annotated[dict[str, Secret], NoDecode, BeforeValidator(_json)]
+Urls = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words), AfterValidator(_check_urls)]
+"""Of agents and services."""
+
+Headers = Annotated[
+    dict[str, Secret], NoDecode, BeforeValidator(_json), AfterValidator(_check_headers)
+]
+"""Of a request."""
+
 Prompts = Annotated[dict[_PromptName, Path], NoDecode, BeforeValidator(_json)]
 """WAV files by name."""
 
