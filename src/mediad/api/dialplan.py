@@ -17,17 +17,15 @@ from pydantic import ValidationError
 
 from mediad.api.access import Operator
 from mediad.api.calls import CallId
-from mediad.api.errors import ApiError, not_found
+from mediad.api.errors import REASON_HEADER, ApiError, error_answer, not_found
 from mediad.api.registering import NewCall, register
 from mediad.api.services import Services, ServicesOf
 from mediad.bus.commands import Ended, How
 from mediad.errors import CommandError, CommandRefused, DatabaseUnavailable
 
-__all__ = ["REASON_HEADER", "router"]
+__all__ = ["router"]
 
 logger = logging.getLogger(__name__)
-
-REASON_HEADER = "X-Mediad-Reason"
 
 _MAX_FORM_BYTES = 8192
 _FIELDS = frozenset(("from", "to", "channel", "agent_id", "number"))
@@ -36,7 +34,7 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class _Route(APIRoute):
-    """Answers 200 whatever happens."""
+    """Answers 200 whatever happens. What does not get as far as this, `error_answer` does so."""
 
     def get_route_handler(self) -> Handler:
         handle = super().get_route_handler()
@@ -45,7 +43,7 @@ class _Route(APIRoute):
             try:
                 return await handle(request)
             except ApiError as exc:
-                return _nothing(exc.body.error.reason)
+                return error_answer(exc, request.scope["path"])
             except (RequestValidationError, ValidationError):
                 return _nothing("bad_request")
             except DatabaseUnavailable:
@@ -70,10 +68,7 @@ _ANSWER: dict[int | str, dict[str, Any]] = {
         "unauthorized, forbidden, rate_limited, not_found, …",
         "headers": {REASON_HEADER: {"schema": {"type": "string"}}},
     },
-    "4XX": {
-        "description": "Only of what does not get this far: headers or a body beyond all limits",
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}},
-    },
+    "default": {"description": "Not of mediad, but of what stands before it, as a proxy does"},
 }
 
 

@@ -1,5 +1,5 @@
 """What the API answers when it cannot do what it was asked: ``{"error": {"reason", "message",
-"details"}}``, with a reason for programs and a message for people.
+"details"}}``, with a reason for programs and a message for people; or, to a dialplan, nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -7,15 +7,26 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from pydantic import BaseModel, JsonValue
 from starlette.exceptions import HTTPException
 
 from mediad.errors import DatabaseUnavailable
 
-__all__ = ["ApiError", "ErrorBody", "invalid", "not_found", "register_errors"]
+__all__ = [
+    "REASON_HEADER",
+    "ApiError",
+    "ErrorBody",
+    "error_answer",
+    "invalid",
+    "not_found",
+    "register_errors",
+]
 
+REASON_HEADER = "X-Mediad-Reason"
+"""What is wrong, where the body says nothing."""
 
+_FOR_DIALPLANS = "/v1/dialplan/"
 _REASONS = {404: "not_found", 405: "method_not_allowed"}
 _MAX_ERRORS = 100
 
@@ -79,31 +90,44 @@ def invalid(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     return ApiError(422, "invalid", f"{where}: {message}", {"errors": details})
 
 
+def error_answer(error: ApiError, path: str) -> Response:
+    """Return an error as it is told to who asked for a path. A dialplan takes any body for the text
+    that it wanted: it gets 200 and none, and the reason in a header.
+    """
+    if path.startswith(_FOR_DIALPLANS):
+        headers = {REASON_HEADER: error.body.error.reason, **error.headers}
+        return PlainTextResponse("", headers=headers)
+    return JSONResponse(error.body.model_dump(), error.status, error.headers)
+
+
 def register_errors(app: FastAPI) -> None:
     """Let the application answer with errors of this form."""
 
     @app.exception_handler(ApiError)
-    async def answer(_: Request, exc: ApiError) -> JSONResponse:
-        return _answer(exc)
+    async def answer(request: Request, exc: ApiError) -> Response:
+        return _answer(request, exc)
 
     @app.exception_handler(RequestValidationError)
-    async def answer_invalid(_: Request, exc: RequestValidationError) -> JSONResponse:
-        return _answer(invalid(exc.errors()))
+    async def answer_invalid(request: Request, exc: RequestValidationError) -> Response:
+        return _answer(request, invalid(exc.errors()))
 
     @app.exception_handler(HTTPException)
-    async def answer_http(_: Request, exc: HTTPException) -> JSONResponse:
+    async def answer_http(request: Request, exc: HTTPException) -> Response:
         reason = _REASONS.get(exc.status_code, "bad_request")
-        return _answer(ApiError(exc.status_code, reason, str(exc.detail), headers=exc.headers))
+        error = ApiError(exc.status_code, reason, str(exc.detail), headers=exc.headers)
+        return _answer(request, error)
 
     @app.exception_handler(DatabaseUnavailable)
-    async def answer_unavailable(_: Request, exc: DatabaseUnavailable) -> JSONResponse:
+    async def answer_unavailable(request: Request, exc: DatabaseUnavailable) -> Response:
         message = "the database does not answer: try again"
-        return _answer(ApiError(503, "database_unavailable", message, headers={"Retry-After": "5"}))
+        headers = {"Retry-After": "5"}
+        error = ApiError(503, "database_unavailable", message, headers=headers)
+        return _answer(request, error)
 
     @app.exception_handler(Exception)
-    async def answer_internal(_: Request, exc: Exception) -> JSONResponse:
+    async def answer_internal(request: Request, exc: Exception) -> Response:
         # Without its text, which is for the log: the server writes it there.
-        return _answer(ApiError(500, "internal", "an error of our own: it is in the log"))
+        return _answer(request, ApiError(500, "internal", "an error of our own: it is in the log"))
 
 
 def _text(part: object) -> str:
@@ -111,5 +135,5 @@ def _text(part: object) -> str:
     return str(part).encode("utf-8", "replace").decode()
 
 
-def _answer(error: ApiError) -> JSONResponse:
-    return JSONResponse(error.body.model_dump(), error.status, error.headers)
+def _answer(request: Request, error: ApiError) -> Response:
+    return error_answer(error, request.scope["path"])
