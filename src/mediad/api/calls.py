@@ -14,7 +14,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from mediad.api.access import Operator, Viewer
 from mediad.api.errors import ApiError, ErrorBody, not_found
-from mediad.api.playing import MAX_BYTES, read_playable
+from mediad.api.playing import read_playable
 from mediad.api.registering import CallView, NewCall, new_call, register, send
 from mediad.api.services import Services, ServicesOf
 from mediad.bus.commands import (
@@ -208,7 +208,7 @@ async def say(call_id: CallId, words: Words, access: Operator, services: Service
 
 @router.post(
     "/{call_id}/play",
-    responses=_COMMAND | {413: {"model": ErrorBody}, 415: {"model": ErrorBody}},
+    responses=_COMMAND | {415: {"model": ErrorBody}},
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -223,7 +223,7 @@ async def play(call_id: CallId, request: Request, access: Operator, services: Se
     """Play a WAV file, or one of the prompts of ``ai.prompts``, after what is queued for the
     caller: up to 30 s and 2 MiB, any usual rate. Barge-in drops it like the agent's words.
     """
-    body = await _read(request)
+    body = await request.body()
     match request.headers.get("content-type", "").partition(";")[0].strip().lower():
         case "audio/wav" | "audio/x-wav" | "audio/wave" | "application/octet-stream":
             source: Any = BytesIO(body)
@@ -293,12 +293,3 @@ def _prompt(services: Services, body: bytes) -> Any:
     if path is None:
         raise ApiError(422, "unknown_prompt", f"there is no {name!r} in ai.prompts")
     return path
-
-
-async def _read(request: Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BYTES:
-            raise ApiError(413, "too_large", f"at most {MAX_BYTES} bytes can be played")
-    return bytes(body)

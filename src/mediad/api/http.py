@@ -32,9 +32,10 @@ from mediad.api import (
 )
 from mediad.api.access import REFUSALS
 from mediad.api.answers import CountAnswers
+from mediad.api.bodies import BodyLimit
 from mediad.api.errors import ErrorBody, register_errors
 from mediad.api.forwarded import Forwarded
-from mediad.api.limits import Admission, BodyLimit, HeaderLimit, RateHeaders
+from mediad.api.limits import Admission, HeaderLimit, RateHeaders
 from mediad.config import Http
 
 __all__ = ["HttpServer", "make_app", "make_metrics_app"]
@@ -61,7 +62,7 @@ _RESOURCES = (
 )
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody} | REFUSALS.get(status, {})
-    for status in (400, 401, 403, 413, 422, 429, 500, 503)
+    for status in (400, 401, 403, 408, 413, 422, 429, 431, 500, 503)
 }
 
 
@@ -84,7 +85,7 @@ def make_app(
         errors = {} if resource is dialplan else _ERRORS
         app.include_router(resource.router, prefix="/v1", responses=errors)
     # The last is the outermost.
-    for middleware in (BodyLimit, RateHeaders, Admission, HeaderLimit, CountAnswers):
+    for middleware in (RateHeaders, Admission, BodyLimit, HeaderLimit, CountAnswers):
         app.add_middleware(middleware)
 
     @app.get("/healthz", summary="Whether the process lives, and what of it does not work")

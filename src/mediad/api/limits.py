@@ -1,5 +1,5 @@
-"""What one client may take of the API: requests a minute, attempts with wrong keys, the sizes of
-headers and body, and a place among the requests at work.
+"""What one client may take of the API: requests a minute, attempts with wrong keys, the size of
+its headers, and a place among the requests at work. For bodies see `bodies`.
 """
 
 import asyncio
@@ -9,27 +9,22 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 from h11 import LocalProtocolError
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mediad.api.errors import ApiError
+from mediad.api.errors import ApiError, error_answer
 
 __all__ = [
-    "MAX_BODY_BYTES",
     "MAX_HEADER_BYTES",
     "MAX_WAITING",
     "Admission",
-    "BodyLimit",
     "HeaderLimit",
     "Rate",
     "RateHeaders",
     "Windows",
     "now_s",
+    "refuse",
 ]
-
-MAX_BODY_BYTES = 1 << 20
-"""The largest body of a request. ``play`` reads its own, and bounds it."""
 
 MAX_HEADER_BYTES = 32 * 1024
 """All headers of a request together."""
@@ -110,33 +105,8 @@ class HeaderLimit:
         if scope["type"] == "http":
             size = sum(len(name) + len(value) for name, value in scope["headers"])
             if size > MAX_HEADER_BYTES:
-                await _refuse(_LONG_HEADERS)(scope, receive, send)
+                await refuse(_LONG_HEADERS, scope, receive, send)
                 return
-        await self._app(scope, receive, send)
-
-
-class BodyLimit:
-    """Refuses large bodies: by the length that they tell, or else after reading so much."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].endswith("/play"):
-            await self._app(scope, receive, send)
-            return
-        headers = Headers(scope=scope)
-        length = headers.get("content-length")
-        if length is not None:
-            if not length.isdecimal() or int(length[:20]) > MAX_BODY_BYTES:
-                await _refuse(_TOO_LARGE)(scope, receive, send)
-                return
-        elif "transfer-encoding" in headers:
-            body = await _read(receive)
-            if body is None:
-                await _refuse(_TOO_LARGE)(scope, receive, send)
-                return
-            receive = _replay(body, receive)
         await self._app(scope, receive, send)
 
 
@@ -156,11 +126,7 @@ class Admission:
             services = getattr(scope["app"].state, "services", None)
             self._running = asyncio.Semaphore(services.settings.http.max_running if services else 1)
         if self._running.locked() and self._waiting >= MAX_WAITING:
-            if scope["path"].startswith("/v1/dialplan/"):  # it can read nothing else
-                answer: Response = PlainTextResponse("", headers={"X-Mediad-Reason": "busy"})
-            else:
-                answer = _refuse(_BUSY)
-            await answer(scope, receive, send)
+            await refuse(_BUSY, scope, receive, send)
             return
         self._waiting += 1
         try:
@@ -173,40 +139,15 @@ class Admission:
             self._running.release()
 
 
-_TOO_LARGE = ApiError(413, "too_large", f"a body may have {MAX_BODY_BYTES} bytes")
 _LONG_HEADERS = ApiError(431, "long_headers", f"headers may have {MAX_HEADER_BYTES} bytes")
 _BUSY = ApiError(503, "busy", "too many requests are waiting", headers={"Retry-After": "1"})
 
 
-def _refuse(error: ApiError) -> Response:
-    return JSONResponse(error.body.model_dump(), error.status, error.headers)
-
-
-async def _read(receive: Receive) -> bytes | None:
-    """Return the body; None when it is too large."""
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            return bytes(body)
-        body += message.get("body", b"")
-        if len(body) > MAX_BODY_BYTES:
-            return None
-        if not message.get("more_body", False):
-            return bytes(body)
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    told = False
-
-    async def replay() -> Message:
-        nonlocal told
-        if told:
-            return await receive()
-        told = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return replay
+async def refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request that gets no further than a limit, as `error_answer` says for its path."""
+    # As in RateHeaders.
+    with contextlib.suppress(LocalProtocolError):
+        await error_answer(error, scope["path"])(scope, receive, send)
 
 
 def now_s() -> float:

@@ -4,6 +4,7 @@ busy, a call does not answer or is gone, something of our own is broken.
 
 import asyncio
 import logging
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,14 +32,21 @@ async def telephony(request: pytest.FixtureRequest) -> AsyncIterator[Telephony]:
 
 
 @pytest.mark.parametrize("telephony", [{"max_running": 1}], indirect=True)
-async def test_too_many_requests_are_told_to_come_back(telephony: Telephony) -> None:
+async def test_too_many_requests_are_told_to_come_back(
+    telephony: Telephony, monkeypatch: pytest.MonkeyPatch
+) -> None:
     refused = 7
     ours = telephony.ours
-    reader, writer = await asyncio.open_connection(*telephony.daemon.app.http_address)
-    head = f"POST /v1/calls/{uuid4()}/play HTTP/1.1\r\nHost: mediad\r\nAccessKey: {ours.key}\r\n"
-    writer.write(f"{head}Content-Length: 4\r\nExpect: 100-continue\r\n\r\n".encode())
-    # From now on it is the one at work, and waits for its body.
-    assert b" 100 " in await reader.readuntil(b"\r\n\r\n")
+    has_begun, goes_on = threading.Event(), threading.Event()
+
+    async def hold(*_: object) -> None:
+        has_begun.set()
+        while not goes_on.is_set():  # noqa: ASYNC110  # another loop is to set it
+            await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(agents, "get", hold)
+    at_work = asyncio.create_task(ours.get("/v1/agents/one"))
+    await eventually(has_begun.is_set)
     answers: asyncio.Queue[httpx.Response] = asyncio.Queue()
 
     async def ask() -> None:
@@ -53,12 +61,11 @@ async def test_too_many_requests_are_told_to_come_back(telephony: Telephony) -> 
     assert (status, headers["x-mediad-reason"], text) == (200, "busy", "")
     assert (await telephony.daemon.get("/healthz"))[0] == 200  # it needs no place
     assert answers.empty()
-    writer.write(b"none")
+    goes_on.set()
     await asyncio.gather(*asking)
     statuses = Counter(answers.get_nowait().status_code for _ in range(MAX_WAITING))
     assert statuses == {200: MAX_WAITING}
-    writer.close()
-    await writer.wait_closed()
+    assert (await at_work)[0] == 404
 
 
 async def test_call_that_does_not_answer_in_time(telephony: Telephony) -> None:

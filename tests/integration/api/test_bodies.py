@@ -1,0 +1,106 @@
+"""Bodies that come slowly, break off or are too large, over real sockets."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from mediad.api import bodies
+from tests.integration.api.calls_client import Telephony, open_telephony
+from tests.integration.daemon import settings
+
+RUNNING = 2
+
+
+@pytest.fixture
+async def telephony() -> AsyncIterator[Telephony]:
+    """A mediad that does little at once."""
+    made = settings("ws://127.0.0.1:9")
+    http = made.http.model_copy(update={"max_running": RUNNING})
+    async with open_telephony(made.model_copy(update={"http": http})) as telephony:
+        yield telephony
+
+
+@asynccontextmanager
+async def begun(
+    telephony: Telephony, path: str, start: bytes, key: str = "", length: int | None = None
+) -> AsyncIterator[asyncio.StreamReader]:
+    """Post the beginning of a body; go away at the end of the block."""
+    reader, writer = await asyncio.open_connection(*telephony.daemon.app.http_address)
+    how = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
+    head = f"POST {path} HTTP/1.1\r\nHost: mediad\r\nAccessKey: {key}\r\n{how}\r\n"
+    head += "Content-Type: application/json\r\n\r\n"
+    writer.write(head.encode() + (b"%x\r\n%s\r\n" % (len(start), start) if length is None else start))
+    await writer.drain()
+    try:
+        yield reader
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_slow_bodies_are_in_nobodys_way(telephony: Telephony) -> None:
+    async with begun(telephony, "/v1/flows", b"{", length=100):
+        async with begun(telephony, "/v1/calls/x/play", b"R", length=100):
+            async with begun(telephony, "/v1/agents", b"{"):
+                async with asyncio.timeout(5):
+                    assert (await telephony.ours.get("/v1/me"))[0] == 200
+
+
+@pytest.mark.parametrize("length", [None, 1000])
+async def test_what_breaks_off_is_not_done(telephony: Telephony, length: int | None) -> None:
+    key = await telephony.ours.new_key("admin")
+    for _ in range(3):
+        flow = b'{"name": "half", "actions": []}'
+        async with begun(telephony, "/v1/flows", flow, key, length):
+            assert (await telephony.ours.get("/v1/me"))[0] == 200  # it has come by now
+    await telephony.ours.make("flows", name="whole", actions=[])
+    flows = (await telephony.ours.get("/v1/flows"))[1]["result"]
+    assert [flow["name"] for flow in flows] == ["whole"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "header"),
+    [
+        ("/v1/flows", b" 408 ", b'"reason":"slow_body"'),
+        ("/v1/dialplan/calls", b" 200 ", b"x-mediad-reason: slow_body"),
+    ],
+)
+async def test_slow_bodies_are_given_up(
+    telephony: Telephony, monkeypatch: pytest.MonkeyPatch, path: str, status: bytes, header: bytes
+) -> None:
+    monkeypatch.setattr(bodies, "MAX_BODY_S", 0.3)
+    async with begun(telephony, path, b"x", length=100) as reader, asyncio.timeout(5):
+        answer = await reader.read()
+    assert status in answer.partition(b"\r\n")[0]
+    assert header in answer
+
+
+async def test_nobody_sends_more_than_is_read_before_the_key(telephony: Telephony) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        for _ in range(48):
+            yield bytes(1 << 16)
+
+    for method, path, status in (
+        ("PATCH", "/v1/agents/play", 413),
+        ("POST", "/v1/calls/x/play", 413),
+        ("POST", "/v1/dialplan/calls", 200),
+    ):
+        answer = await telephony.nobody.http.request(method, path, content=endless())
+        assert answer.status_code == status, path
+    assert (answer.text, answer.headers["x-mediad-reason"]) == ("", "too_large")
+    sound = await telephony.nobody.http.post("/v1/calls/x/play", content=bytes(2 << 20))
+    assert sound.status_code == 401
+
+
+async def test_dialplans_get_200_and_a_reason_whatever_is_wrong(telephony: Telephony) -> None:
+    for method, path, headers, reason in (
+        ("PUT", "/v1/dialplan/calls", {}, "method_not_allowed"),
+        ("GET", "/v1/dialplan/nothing", {}, "not_found"),
+        ("GET", "/v1/dialplan/calls/x/next", {"x": "x" * 40_000}, "long_headers"),
+    ):
+        answer = await telephony.nobody.http.request(method, path, headers=headers)
+        assert (answer.status_code, answer.text) == (200, ""), path
+        assert answer.headers["content-type"].startswith("text/plain")
+        assert answer.headers["x-mediad-reason"] == reason
