@@ -26,6 +26,7 @@ __all__ = [
     "Viewer",
     "authenticate",
     "check_role",
+    "check_still_good",
 ]
 
 _RANKS: dict[Role, int] = {"viewer": 0, "operator": 1, "admin": 2, "root": 3}
@@ -115,6 +116,21 @@ async def authenticate(connection: HTTPConnection) -> Access:
         if rate.remaining < 0:
             raise _too_often("rate_limited", f"{limit} requests a minute are the most", rate)
     return Access(await _customer_of(services, connection, row), row.id, row.role)
+
+
+async def check_still_good(connection: HTTPConnection) -> None:
+    """Make sure that who is still there would be let in again. This looks in the database.
+
+    Raises:
+        ApiError: 401 or 403 if not.
+        DatabaseUnavailable: If that cannot be known.
+    """
+    services: Services = connection.app.state.services
+    key = _key_of(connection)
+    row = None if key is None else await services.keys.look_up(services.database, key)
+    if row is None:
+        raise ApiError(401, "unauthorized", "the access key is good no longer")
+    await _customer_of(services, connection, row)
 
 
 def check_role(access: Access, role: Role) -> None:

@@ -11,7 +11,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Never
 
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse
@@ -44,10 +44,14 @@ MAX_MESSAGE = 16_384
 MAX_CONNECTIONS = 100
 """Of this process."""
 
+MAX_SEQUENCE = 2**63 - 1
+"""The largest number that a database has room for."""
+
 _SEND_S = 10.0  # for one message: whoever does not read for so long is dropped
+_CHECK_S = 5.0  # as long as a key may be good that another process has revoked
 _PAGE = 200
 _MAX_PARTIES = 1_000
-_GOING_AWAY, _TEXT_ONLY, _TOO_BIG, _AGAIN = 1001, 1003, 1009, 1013
+_GOING_AWAY, _TEXT_ONLY, _POLICY, _TOO_BIG, _AGAIN = 1001, 1003, 1008, 1009, 1013
 _FOR_OPERATORS = frozenset(("agent_awaited",))  # with it, one may be a call's agent
 
 
@@ -63,7 +67,7 @@ class Subscribe(_Message):
     """Wants events of these topics."""
 
     type: Literal["subscribe"]
-    after: dict[str, Annotated[int, Field(ge=0)]] = {}
+    after: dict[str, Annotated[int, Field(ge=0, le=MAX_SEQUENCE)]] = {}
     """By topic: the number of the last event that was seen."""
 
 
@@ -132,6 +136,8 @@ class _Connection:
         self._topics: dict[Topic, int] = {}
         """With the highest number that was sent for each."""
         self._parties: OrderedDict[tuple[str, str], Parties] = OrderedDict()
+        self._refused: asyncio.Task[Never] | None = None
+        """Ends when this reader may not go on, by an error that says why."""
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
 
@@ -160,12 +166,14 @@ class _Connection:
             messages = asyncio.create_task(self._receive())
             happened = asyncio.create_task(subscription.wait())
             stopping = asyncio.create_task(self._stopping.wait())
-            tasks = {messages, happened, stopping}
+            self._refused = asyncio.create_task(self._wait_for_refusal())
+            tasks: set[asyncio.Task[Any]] = {messages, happened, stopping, self._refused}
             try:
                 while True:
                     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                     if stopping.done():
                         raise _ClosedError(_GOING_AWAY, "mediad stops")
+                    self._check_refusal()
                     if messages.done():
                         await self._take(messages.result())
                         tasks.discard(messages)
@@ -180,6 +188,25 @@ class _Connection:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _wait_for_refusal(self) -> Never:
+        """Wait until the access key is good no longer.
+
+        Raises:
+            _ClosedError: When it was revoked or has expired, or its customer is not active.
+        """
+        while True:
+            await asyncio.sleep(_CHECK_S)
+            try:
+                await access_.check_still_good(self._websocket)
+            except ApiError as exc:
+                raise _ClosedError(_POLICY, str(exc)) from exc
+            except DatabaseUnavailable:  # live events need none
+                continue
+
+    def _check_refusal(self) -> None:
+        if self._refused is not None and self._refused.done():
+            self._refused.result()
 
     async def _receive(self) -> str:
         message = await self._websocket.receive()
@@ -304,6 +331,7 @@ class _Connection:
         await self._send({"type": "error", "id": id, "topic": topic, "error": error})
 
     async def _send(self, message: dict[str, Any]) -> None:
+        self._check_refusal()
         text = json.dumps(message, ensure_ascii=False, separators=(",", ":"))
         try:
             async with asyncio.timeout(_SEND_S):

@@ -99,6 +99,7 @@ class Api:
 async def api(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Api]:
     """The server."""
     monkeypatch.setattr(access_module, "authenticate", authenticate)
+    monkeypatch.setattr(access_module, "check_still_good", authenticate)
     bus = Bus(Metrics())
     app = FastAPI()
     app.state.services = SimpleNamespace(bus=bus, database=database)
