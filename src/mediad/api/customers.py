@@ -66,7 +66,7 @@ async def get_customer(customer_id: Id, access: Root, services: ServicesOf) -> C
 async def change_customer(
     customer_id: Id, changes: CustomerChanges, access: Root, services: ServicesOf
 ) -> Customer:
-    """Change one. While it is inactive its access keys are not good."""
+    """Change one. While it is inactive its access keys are not good, and its webhooks wait."""
     if customer_id == access.customer_id and changes.status == "inactive":
         raise ApiError(409, "in_use", "a customer does not lock itself out")
     values = changes.model_dump(mode="json", exclude_unset=True)
@@ -79,7 +79,9 @@ async def change_customer(
 
 @router.delete("/{customer_id}", status_code=204, responses=NOT_FOUND | _IN_USE)
 async def delete_customer(customer_id: Id, access: Root, services: ServicesOf) -> Response:
-    """Delete one; its access keys are good no longer. Not the one that asks."""
+    """Delete one; its access keys are good no longer, and its webhooks are told nothing. Not the one
+    that asks.
+    """
     if customer_id == access.customer_id:
         raise ApiError(409, "in_use", "a customer does not delete itself")
     async with services.database.write() as connection:

@@ -27,7 +27,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from mediad.bus.events import Event
 from mediad.bus.public import NOBODY, Parties
 from mediad.store import events as events_store
-from mediad.store.tables import calls, event_sequences, events, webhook_deliveries, webhooks
+from mediad.store.tables import (
+    calls,
+    customers,
+    event_sequences,
+    events,
+    webhook_deliveries,
+    webhooks,
+)
 from mediad.store.types import NEVER, new_id
 
 __all__ = [
@@ -49,6 +56,7 @@ _MAX_BEHIND = 100  # webhooks in one transaction of `make`
 _MAX_EVENTS = 200  # of one customer in it
 
 _deliveries = webhook_deliveries.c
+_is_owner = customers.c.id == webhooks.c.customer_id
 
 
 class Made(NamedTuple):
@@ -207,6 +215,7 @@ def _select_due(webhook_id: str) -> Select[Any]:
     return (
         select(*columns, *event_columns)
         .join(webhooks, webhooks.c.id == _deliveries.webhook_id)
+        .join(customers, _is_owner)
         .outerjoin(events, events.c.id == _deliveries.event_id)
         .outerjoin(calls, is_call)
         .where(_deliveries.webhook_id == webhook_id, _deliveries.status == "pending", *_is_active())
@@ -223,7 +232,7 @@ async def with_due(connection: AsyncConnection, now: datetime) -> set[str]:
         .limit(1)
         .scalar_subquery()
     )
-    query = select(webhooks.c.id).where(*_is_active(), next_at <= now)
+    query = select(webhooks.c.id).join(customers, _is_owner).where(*_is_active(), next_at <= now)
     return set((await connection.execute(query)).scalars())
 
 
@@ -250,6 +259,7 @@ async def waiting(connection: AsyncConnection) -> Waiting:
         select(func.count(), func.min(_deliveries.tm_create))
         .select_from(webhooks)
         .join(webhook_deliveries, _deliveries.webhook_id == webhooks.c.id)
+        .join(customers, _is_owner)
         .where(*_is_active(), _deliveries.status == "pending")
     )
     number, oldest = (await connection.execute(query)).one()
@@ -270,7 +280,12 @@ async def parties_of(
 
 
 def _is_active() -> tuple[ColumnElement[bool], ...]:
-    return webhooks.c.status == "active", webhooks.c.tm_delete == NEVER
+    """Return what is true of a webhook, and of its customer, that are told anything."""
+    return tuple(
+        condition
+        for table in (webhooks, customers)
+        for condition in (table.c.status == "active", table.c.tm_delete == NEVER)
+    )
 
 
 def _behind_query() -> Select[Any]:
@@ -278,6 +293,7 @@ def _behind_query() -> Select[Any]:
     return (
         select(table.id, table.customer_id, table.events, table.last_sequence)
         .join(event_sequences, event_sequences.c.customer_id == table.customer_id)
+        .join(customers, _is_owner)
         .where(*_is_active(), table.last_sequence < event_sequences.c.last)
         .order_by(table.customer_id)
         .limit(_MAX_BEHIND)

@@ -10,12 +10,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from aiohttp import web
+from sqlalchemy import insert
 
 from mediad import config
 from mediad.bus.bus import Bus
 from mediad.bus.events import DEFAULT_CUSTOMER, Event
 from mediad.metrics import Metrics
-from mediad.store import events, webhooks
+from mediad.store import customers, events, tables, webhooks
 from mediad.store.apply import apply
 from mediad.store.database import Database
 from mediad.store.types import utc_now
@@ -174,11 +175,16 @@ async def running(
 async def add_webhook(
     database: Database, url: str, *types: str, customer_id: str = DEFAULT_CUSTOMER
 ) -> str:
-    """Make a webhook; return its id."""
+    """Make a webhook, and its customer if there is none; return its id."""
     fields = WebhookFields(url=url, events=types)
     async with database.write() as connection:
-        row = await webhooks.create(connection, customer_id, fields, SECRET, None)
-    return row.id
+        if await customers.get(connection, customer_id) is None:
+            now = utc_now()
+            row = {"id": customer_id, "name": customer_id, "status": "active"}
+            times = {"tm_create": now, "tm_update": now}
+            await connection.execute(insert(tables.customers), row | times)
+        made = await webhooks.create(connection, customer_id, fields, SECRET, None)
+    return made.id
 
 
 async def happen(database: Database, facts: Sequence[Event], bus: Bus | None = None) -> list[Event]:

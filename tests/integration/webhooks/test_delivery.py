@@ -8,7 +8,7 @@ import pytest
 from standardwebhooks import Webhook as IndependentReader
 
 from mediad.bus.events import DEFAULT_CUSTOMER
-from mediad.store import webhook_deliveries, webhooks
+from mediad.store import customers, outbox, webhook_deliveries, webhooks
 from mediad.store.database import Database
 from mediad.store.webhook_deliveries import Delivery, DeliveryFilter
 from mediad.webhooks.signing import new_secret, verify
@@ -263,6 +263,39 @@ async def test_what_happens_while_inactive_or_before_is_not_told(database: Datab
         await rig.settle()
     assert request.body["sequence"] == 3
     assert len(receiver.requests) == 1
+
+
+@pytest.mark.parametrize("is_deleted", [False, True])
+async def test_a_customer_that_is_not_active_is_told_nothing(
+    database: Database, is_deleted: bool
+) -> None:
+    call = CallFacts(customer_id="other")
+    async with Receiver() as receiver, running(database) as rig:
+        await add_webhook(database, receiver.url, customer_id="other")
+        receiver.answer = lambda _: 503
+        await happen(database, [call.created()], rig.bus)
+        await receiver.received(1)
+        await rig.settle()
+        async with database.write() as connection:
+            if is_deleted:
+                await customers.delete(connection, "other", None)
+            else:
+                await customers.update(connection, "other", {"status": "inactive"}, None)
+        receiver.answer = lambda _: 200
+        await happen(database, [call.digit()], rig.bus)
+        await rig.pass_time(3600, 600)
+        assert len(receiver.requests) == 1
+        async with database.read() as connection:
+            assert (await outbox.waiting(connection)).number == 0
+        if is_deleted:
+            return
+        async with database.write() as connection:
+            await customers.update(connection, "other", {"status": "active"}, None)
+        await rig.pass_time(600, 600)
+    assert [request.body["type"] for request in receiver.requests[1:]] == [
+        "call_created",
+        "dtmf_received",
+    ]
 
 
 async def test_a_test_event_arrives(database: Database) -> None:

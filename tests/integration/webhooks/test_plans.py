@@ -7,6 +7,7 @@ from sqlalchemy import insert, text
 
 from mediad.store import outbox, webhook_deliveries
 from mediad.store.database import Database
+from mediad.store.tables import customers as customers_table
 from mediad.store.tables import webhook_deliveries as deliveries_table
 from mediad.store.tables import webhooks as webhooks_table
 from mediad.store.types import NEVER, utc_now
@@ -15,15 +16,17 @@ from tests.integration.store.test_explain import Query, explain
 
 ROWS = 20_000
 WEBHOOKS = 200
+CUSTOMERS = 20
 NOW = utc_now()
 
 
 async def seed(database: Database) -> None:
     times = {"tm_create": NOW, "tm_update": NOW, "tm_delete": NEVER}
+    owners = [{"id": f"customer-{n}", "status": "active"} | times for n in range(CUSTOMERS)]
     hooks = [
         {
             "id": f"webhook-{number}",
-            "customer_id": f"customer-{number % 20}",
+            "customer_id": f"customer-{number % CUSTOMERS}",
             "status": "active",
             "url": "http://example.com/",
             "events": [],
@@ -36,7 +39,7 @@ async def seed(database: Database) -> None:
     rows: list[dict[str, Any]] = [
         {
             "id": f"delivery-{number}",
-            "customer_id": f"customer-{number % 20}",
+            "customer_id": f"customer-{number % CUSTOMERS}",
             "status": "pending" if number % 50 < 5 else "delivered",
             "webhook_id": f"webhook-{number % WEBHOOKS}",
             "event_id": f"event-{number}",
@@ -52,12 +55,13 @@ async def seed(database: Database) -> None:
         for number in range(ROWS)
     ]
     async with database.write() as connection:
+        await connection.execute(insert(customers_table), owners)
         await connection.execute(insert(webhooks_table), hooks)
         for start in range(0, ROWS, 5_000):
             await connection.execute(insert(deliveries_table), rows[start : start + 5_000])
     async with database.read() as connection:
         is_sqlite = connection.dialect.name == "sqlite"
-        names = "webhooks, webhook_deliveries"
+        names = "customers, webhooks, webhook_deliveries"
         await connection.execute(text("ANALYZE" if is_sqlite else f"ANALYZE TABLE {names}"))
 
 
