@@ -5,7 +5,7 @@ A webhook's ``last_sequence`` moves in the transaction that makes the deliveries
 none of them twice and leaves none out.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -41,6 +41,7 @@ __all__ = [
     "Due",
     "Made",
     "Result",
+    "Target",
     "Waiting",
     "due",
     "has_new",
@@ -48,6 +49,7 @@ __all__ = [
     "make",
     "parties_of",
     "record",
+    "targets",
     "waiting",
     "with_due",
 ]
@@ -69,14 +71,20 @@ class Made(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
-    """A delivery whose time has come, with all that an attempt needs."""
+class Target:
+    """Where an active webhook is told."""
 
-    id: str
-    webhook_id: str
     url: str
     secrets: tuple[str, ...]
     """The newest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A delivery whose time has come, with all of an attempt but its `Target`."""
+
+    id: str
+    webhook_id: str
     call_id: str
     event_id: str
     event: Event | None
@@ -86,6 +94,7 @@ class Due:
     attempts: int
     log: list[dict[str, Any]]
     created: datetime
+    updated: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +102,8 @@ class Result:
     """What an attempt changes."""
 
     id: str
+    updated: datetime
+    """As it was when the attempt was begun: what was asked for again meanwhile is not changed."""
     status: str
     attempts: int
     log: list[dict[str, Any]]
@@ -153,12 +164,12 @@ async def due(
         limit: Calls at most; of what comes after the first ones it is twice as many, all together.
     """
     first = (await connection.execute(first_query(webhook_id, now, limit))).mappings().all()
-    found = [_due(row, now) for row in first]
+    found = [_due(row) for row in first]
     by_call = {due.call_id: [due] for due in found}
     if found:
         query = later_query(webhook_id, list(by_call), 2 * limit)
         for row in (await connection.execute(query)).mappings().all():
-            later = _due(row, now)
+            later = _due(row)
             if later.id != by_call[later.call_id][0].id:
                 by_call[later.call_id].append(later)
     return list(by_call.values())
@@ -201,10 +212,7 @@ def _select_due(webhook_id: str) -> Select[Any]:
         _deliveries.attempts,
         _deliveries.attempt_log,
         _deliveries.tm_create,
-        webhooks.c.url,
-        webhooks.c.secret,
-        webhooks.c.old_secret,
-        webhooks.c.tm_old_secret,
+        _deliveries.tm_update,
         calls.c.source,
         calls.c.destination,
     )
@@ -236,11 +244,31 @@ async def with_due(connection: AsyncConnection, now: datetime) -> set[str]:
     return set((await connection.execute(query)).scalars())
 
 
+async def targets(
+    connection: AsyncConnection, webhook_ids: Collection[str], now: datetime
+) -> dict[str, Target]:
+    """Return where to tell those of some webhooks that are active, as they are now."""
+    table = webhooks.c
+    query = (
+        select(table.id, table.url, table.secret, table.old_secret, table.tm_old_secret)
+        .join(customers, _is_owner)
+        .where(table.id.in_(list(webhook_ids)), *_is_active())
+    )
+    found = {}
+    for row in await connection.execute(query):
+        secrets = [row.secret]
+        if row.old_secret is not None and now < row.tm_old_secret:
+            secrets.append(row.old_secret)
+        found[row.id] = Target(row.url, tuple(secrets))
+    return found
+
+
 async def record(connection: AsyncConnection, results: Iterable[Result], now: datetime) -> None:
     """Write what became of attempts."""
     values = [
         {
             "key": result.id,
+            "updated": result.updated,
             "status": result.status,
             "attempts": result.attempts,
             "attempt_log": result.log,
@@ -335,10 +363,7 @@ def _insert_new(dialect: str) -> Any:
     return statement.on_duplicate_key_update(status=_deliveries.status)
 
 
-def _due(row: Mapping[Any, Any], now: datetime) -> Due:
-    secrets = [row["secret"]]
-    if row["old_secret"] is not None and now < row["tm_old_secret"]:
-        secrets.append(row["old_secret"])
+def _due(row: Mapping[Any, Any]) -> Due:
     event = None
     if row["of_event_id"] is not None:
         names = (column.name for column in events.c)
@@ -349,8 +374,6 @@ def _due(row: Mapping[Any, Any], now: datetime) -> Due:
     return Due(
         id=row["id"],
         webhook_id=row["webhook_id"],
-        url=row["url"],
-        secrets=tuple(secrets),
         call_id=row["call_id"],
         event_id=row["event_id"],
         event=event,
@@ -359,6 +382,7 @@ def _due(row: Mapping[Any, Any], now: datetime) -> Due:
         attempts=row["attempts"],
         log=row["attempt_log"],
         created=row["tm_create"],
+        updated=row["tm_update"],
     )
 
 
@@ -370,7 +394,7 @@ _MOVED = (
 
 _RESULT = (
     update(webhook_deliveries)
-    .where(_deliveries.id == bindparam("key"), _deliveries.status == "pending")
+    .where(_deliveries.id == bindparam("key"), _deliveries.tm_update == bindparam("updated"))
     .values(
         {
             name: bindparam(name)

@@ -28,7 +28,7 @@ from mediad.errors import DatabaseUnavailable
 from mediad.metrics import Metrics
 from mediad.store import outbox
 from mediad.store.database import Database
-from mediad.store.outbox import Due, Result
+from mediad.store.outbox import Due, Result, Target
 from mediad.store.types import utc_now
 from mediad.store.webhook_deliveries import TEST
 from mediad.webhooks.counts import Counts
@@ -52,6 +52,8 @@ _MAX_LOG = 24  # attempts that are kept of one delivery
 class _Endpoint:
     """One webhook's requests."""
 
+    target: Target | None = None
+    """As it was last read; None: nothing is to be sent there any more."""
     taken: dict[str, int] = field(default_factory=dict)
     """By call: its deliveries in memory. Nothing more of it is loaded until they are noted."""
     waiting: deque[deque[Due]] = field(default_factory=deque)
@@ -63,6 +65,12 @@ class _Endpoint:
         self.taken[call_id] -= count
         if not self.taken[call_id]:
             del self.taken[call_id]
+
+    def drop(self) -> None:
+        """Forget what waits."""
+        for of_call in self.waiting:
+            self.give_back(of_call[0].call_id, len(of_call))
+        self.waiting.clear()
 
 
 class Deliverer:
@@ -95,7 +103,7 @@ class Deliverer:
         self._results: list[tuple[Due, Result]] = []
         self._has_new = True
         self._has_webhooks = True
-        self._is_stopping = False
+        self._is_stopping = self._is_turning = False
         self._polled_at = self._counted_at = float("-inf")
         self.problem: str | None = None
         """What keeps it from delivering."""
@@ -103,7 +111,7 @@ class Deliverer:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is being sent or noted."""
-        return not self._endpoints and not self._has_new
+        return not (self._endpoints or self._has_new or self._is_turning)
 
     @property
     def _is_busy(self) -> bool:
@@ -123,6 +131,7 @@ class Deliverer:
                 self._group.create_task(self._listen())
                 while True:
                     await self._wait()
+                    self._is_turning = True
                     try:
                         await self._turn()
                         self.problem = None
@@ -131,6 +140,8 @@ class Deliverer:
                             logger.warning("webhooks wait for the database: %s", exc)
                         self.problem = str(exc)
                         await asyncio.sleep(_RETRY_S)
+                    finally:
+                        self._is_turning = False
         finally:
             await self._sender.close()
 
@@ -218,15 +229,22 @@ class Deliverer:
         return hot
 
     async def _read(self, now: datetime, hot: set[str], is_poll: bool) -> None:
-        """Load what is due of these webhooks, or of all, and begin to send it."""
+        """Load what is due of these webhooks, or of all, and begin to send it; where to, is looked
+        up again for what is in memory, too.
+        """
         if not hot and not is_poll:
             return
         async with self._database.read() as connection:
             if is_poll:
                 hot |= await outbox.with_due(connection, now)
+                hot.update(self._endpoints)
+            targets = await outbox.targets(connection, hot, now) if hot else {}
             for webhook_id in hot:
                 endpoint = self._endpoints.setdefault(webhook_id, _Endpoint())
-                if len(endpoint.taken) <= _WINDOW // 2:
+                endpoint.target = targets.get(webhook_id)
+                if endpoint.target is None:
+                    endpoint.drop()
+                elif len(endpoint.taken) <= _WINDOW // 2:
                     # What is taken is still pending there, and comes again.
                     found = await outbox.due(connection, webhook_id, now, _WINDOW)
                     for of_call in found:
@@ -247,24 +265,26 @@ class Deliverer:
         """Send one delivery of each call in turn, until none waits."""
         try:
             while endpoint.waiting:
+                assert endpoint.target is not None  # else nothing waits
                 of_call = endpoint.waiting.popleft()
                 due = of_call.popleft()
-                result = await self._attempt(due)
+                result = await self._attempt(due, endpoint.target)
                 self._results.append((due, result))
                 self._woken.set()
                 if not of_call:
                     continue
-                if result.status == "pending" or self._is_stopping:  # the others wait for it
+                is_over = self._is_stopping or endpoint.target is None
+                if is_over or result.status == "pending":  # then the others wait for it
                     endpoint.give_back(due.call_id, len(of_call))
                 else:
                     endpoint.waiting.append(of_call)
         finally:
             endpoint.running -= 1
 
-    async def _attempt(self, due: Due) -> Result:
+    async def _attempt(self, due: Due, target: Target) -> Result:
         now = self._clock()
         try:
-            outcome = await self._post(due, now)
+            outcome = await self._post(due, target, now)
         except Exception as exc:  # one delivery that cannot be must not stop the others
             logger.exception("webhook %s: event %s", due.webhook_id, due.event_id)
             outcome = Outcome(0.0, error=f"an error of our own: {type(exc).__name__}")
@@ -272,29 +292,33 @@ class Deliverer:
         self._counts.attempt(result.status, outcome.duration_s)
         return result
 
-    async def _post(self, due: Due, now: datetime) -> Outcome:
+    async def _post(self, due: Due, target: Target, now: datetime) -> Outcome:
         content = public_event(due.event, due.parties) if due.event else _test(due)
         body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
         headers = sign(
-            due.secrets,
+            target.secrets,
             due.event_id,
             content["type"],
             body,
             int(now.timestamp()),
             self._settings.header_prefix,
         )
-        return await self._sender.post(due.url, headers, body)
+        return await self._sender.post(target.url, headers, body)
 
     def _result(self, due: Due, outcome: Outcome, began: datetime) -> Result:
         attempts = due.attempts + 1
         log = [*due.log, _entry(outcome, began)][-_MAX_LOG:]
+
+        def result(status: str, tm_next: datetime) -> Result:
+            return Result(due.id, due.updated, status, attempts, log, tm_next)
+
         if outcome.is_delivered:
-            return Result(due.id, "delivered", attempts, log, began)
+            return result("delivered", began)
         delay_s = retry_delay_s(attempts, self._random)
         if delay_s is None:
             logger.warning("webhook %s: event %s is given up", due.webhook_id, due.event_id)
-            return Result(due.id, "dead", attempts, log, began)
-        return Result(due.id, "pending", attempts, log, self._clock() + timedelta(seconds=delay_s))
+            return result("dead", began)
+        return result("pending", self._clock() + timedelta(seconds=delay_s))
 
 
 def _entry(outcome: Outcome, began: datetime) -> dict[str, Any]:

@@ -56,6 +56,9 @@ class Receiver:
         self.keeps = True
         """Whether requests are kept."""
         self.delay_s = 0.0
+        self.answers = asyncio.Event()
+        """Whether requests are answered now; until then they wait."""
+        self.answers.set()
         self.url = ""
         self.at_once: dict[str, int] = {}
         self.most_at_once: dict[str, int] = {}
@@ -107,6 +110,7 @@ class Receiver:
             if self.keeps:
                 self.requests.append(taken)
             self._changed.set()
+            await self.answers.wait()
             await asyncio.sleep(self.delay_s)
         finally:
             self.at_once[path] -= 1

@@ -1,5 +1,6 @@
 """Deliveries: nothing is missed, each call's events come in order, nobody waits for another."""
 
+import asyncio
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -296,6 +297,58 @@ async def test_a_customer_that_is_not_active_is_told_nothing(
         "call_created",
         "dtmf_received",
     ]
+
+
+@pytest.mark.parametrize("change", ["url", "secret", "inactive", "deleted"])
+async def test_what_is_in_memory_follows_its_webhook(database: Database, change: str) -> None:
+    new = new_secret()
+    async with Receiver() as receiver, running(database) as rig:
+        webhook_id = await add_webhook(database, f"{receiver.url}/old")
+        receiver.answers.clear()
+        await happen(database, [CallFacts().created() for _ in range(12)], rig.bus)
+        await receiver.attempted(4)
+        endpoint = rig.deliverer._endpoints[webhook_id]
+        before = endpoint.target
+        async with database.write() as connection:
+            which = (connection, DEFAULT_CUSTOMER, webhook_id)
+            match change:
+                case "url":
+                    await webhooks.change(*which, {"url": f"{receiver.url}/new"}, None)
+                case "secret":
+                    await webhooks.rotate_secret(*which, new, overlap_s=0, actor_id=None)
+                case "inactive":
+                    await webhooks.change(*which, {"status": "inactive"}, None)
+                case "deleted":
+                    await webhooks.delete(*which, None)
+        async with asyncio.timeout(5):
+            while endpoint.target == before:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        receiver.answers.set()
+        await rig.settle()
+    late = receiver.requests[4:]
+    assert len(late) == (8 if change in ("url", "secret") else 0)
+    assert {request.path for request in late} <= {"/new" if change == "url" else "/old"}
+    for request in late:
+        secret = new if change == "secret" else SECRET
+        IndependentReader(secret).verify(request.raw, request.headers)
+        assert request.headers["webhook-signature"].count("v1,") == 1
+
+
+async def test_what_is_asked_for_again_while_it_is_tried_is_sent_again(database: Database) -> None:
+    async with Receiver() as receiver, running(database) as rig:
+        await add_webhook(database, receiver.url)
+        receiver.answers.clear()
+        await happen(database, [CallFacts().created()], rig.bus)
+        await receiver.attempted(1)
+        (tried,) = await deliveries(database)
+        async with database.write() as connection:
+            await webhook_deliveries.redeliver(connection, DEFAULT_CUSTOMER, tried.id, None)
+        receiver.answers.set()
+        await receiver.received(2)
+        await rig.settle()
+        (again,) = await deliveries(database)
+    assert (again.status, again.attempts) == ("delivered", 1)
+    assert len(receiver.requests) == 2
 
 
 async def test_a_test_event_arrives(database: Database) -> None:
