@@ -79,8 +79,8 @@ async def change_customer(
 
 @router.delete("/{customer_id}", status_code=204, responses=NOT_FOUND | _IN_USE)
 async def delete_customer(customer_id: Id, access: Root, services: ServicesOf) -> Response:
-    """Delete one; its access keys are good no longer, and its webhooks are told nothing. Not the one
-    that asks.
+    """Delete a customer, but not the one that asks. Its access keys are good no longer and its
+    webhooks are told nothing; its rows stay.
     """
     if customer_id == access.customer_id:
         raise ApiError(409, "in_use", "a customer does not delete itself")

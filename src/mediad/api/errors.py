@@ -82,7 +82,8 @@ def not_found(what: str, id: str) -> ApiError:
 def invalid(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     """Return the error for what pydantic found; what was sent is not repeated."""
     shown: list[tuple[list[JsonValue], str]] = [
-        ([_text(part) for part in error["loc"]], error["msg"]) for error in errors[:_MAX_ERRORS]
+        ([_text(part) for part in error["loc"]], _text(error["msg"]))
+        for error in errors[:_MAX_ERRORS]
     ]
     details: list[JsonValue] = [{"loc": loc, "msg": message} for loc, message in shown]
     loc, message = shown[0]
@@ -131,7 +132,7 @@ def register_errors(app: FastAPI) -> None:
 
 
 def _text(part: object) -> str:
-    """Return a name as it can be sent: JSON may hold half a character, UTF-8 may not."""
+    """Return a text as it can be sent: JSON may hold half a character, UTF-8 may not."""
     return str(part).encode("utf-8", "replace").decode()
 
 

@@ -1,7 +1,7 @@
 """Flows: what a call does, action by action. They are kept here; no call runs them yet."""
 
 from fastapi import APIRouter, Response
-from pydantic import ConfigDict, Field, JsonValue
+from pydantic import ConfigDict, Field
 
 from mediad.api.access import Admin, Viewer
 from mediad.api.lists import (
@@ -17,7 +17,7 @@ from mediad.api.lists import (
 )
 from mediad.api.services import ServicesOf
 from mediad.store import flows
-from mediad.store.flows import Flow, FlowFields
+from mediad.store.flows import Action, Flow, FlowFields
 from mediad.store.pages import DEFAULT_LIMIT
 
 __all__ = ["router"]
@@ -37,7 +37,7 @@ class FlowChanges(FlowFields):
     """What is to be another way; what is left out stays."""
 
     name: str = Field(default_factory=str, min_length=1, max_length=255)
-    actions: list[dict[str, JsonValue]] = Field(default_factory=list, max_length=1000)
+    actions: list[Action] = Field(default_factory=list, max_length=1000)
 
 
 @router.post("", status_code=201, responses=INVALID)

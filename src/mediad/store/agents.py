@@ -3,19 +3,28 @@
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mediad.config import check_agent_url
 from mediad.store import rows
 from mediad.store.pages import DEFAULT_LIMIT, Page
-from mediad.store.rows import Fields, Row
+from mediad.store.rows import Fields, Object, Row, SmallObject
 from mediad.store.tables import agents
 
 __all__ = [
     "Agent",
     "AgentConfig",
     "AgentFields",
+    "check_override",
     "create",
     "delete",
     "get",
@@ -23,8 +32,6 @@ __all__ = [
     "merge_config",
     "update",
 ]
-
-Object = dict[str, JsonValue]
 
 
 class _Part(BaseModel):
@@ -37,8 +44,8 @@ class Voice(_Part):
     provider: Literal["openai", "elevenlabs", "cartesia"]
     voice_id: Annotated[str, Field(min_length=1, max_length=255)]
     model: Annotated[str, Field(max_length=255)] | None = None
-    settings: Object = {}
-    """What only this provider knows."""
+    settings: SmallObject = {}
+    """What only this provider knows, up to 16 KiB of JSON."""
 
 
 class Llm(_Part):
@@ -145,6 +152,27 @@ def merge_config(config: Mapping[str, JsonValue], override: Mapping[str, JsonVal
             value = merge_config(below, value)
         merged[name] = value
     return merged
+
+
+_COMPLETE = AgentConfig(
+    prompt="has ten characters",
+    voice=Voice(provider="openai", voice_id="alloy"),
+    llm=Llm(model="gpt-4"),
+).model_dump(mode="json")
+
+
+def check_override(override: Object) -> Object:
+    """Return what goes over a config if all that it has is a config's, too.
+
+    Raises:
+        ValueError: If not; says where.
+    """
+    try:
+        AgentConfig.model_validate(merge_config(_COMPLETE, override))
+    except ValidationError as exc:
+        error = exc.errors(include_url=False, include_input=False)[0]
+        raise ValueError(f"{'.'.join(map(str, error['loc']))}: {error['msg']}") from exc
+    return override
 
 
 async def create(

@@ -1,19 +1,41 @@
-"""Flows: what a call does, action by action. What an action means is not known here."""
+"""Flows: what a call does, action by action. Of an action only that it has a type is known here."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import AfterValidator, Field, WithJsonSchema
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mediad.store import rows
 from mediad.store.pages import DEFAULT_LIMIT, Page
-from mediad.store.rows import Fields, Row
+from mediad.store.rows import Fields, Object, Row
 from mediad.store.tables import flows
 
-__all__ = ["Flow", "FlowFields", "create", "delete", "get", "list_flows", "update"]
+__all__ = ["Action", "Flow", "FlowFields", "create", "delete", "get", "list_flows", "update"]
 
-Action = dict[str, JsonValue]
+_TYPE = r"[a-z][a-z0-9_]{0,49}"
+
+
+def _has_type(action: Object) -> Object:
+    type_ = action.get("type")
+    if not isinstance(type_, str) or not re.fullmatch(_TYPE, type_):
+        raise ValueError("an action has a type, which is a word such as answer")
+    return action
+
+
+Action = Annotated[
+    Object,
+    AfterValidator(_has_type),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "properties": {"type": {"type": "string", "pattern": f"^{_TYPE}$"}},
+            "required": ["type"],
+            "additionalProperties": True,
+        }
+    ),
+]
 
 
 class FlowFields(Fields):
@@ -32,7 +54,7 @@ class Flow(Row):
     name: str
     detail: str
     status: str
-    actions: list[Action]
+    actions: list[Object]
 
 
 async def create(

@@ -5,14 +5,15 @@ has the call, too.
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import AfterValidator, Field
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mediad.store import rows
+from mediad.store.agents import check_override
 from mediad.store.pages import DEFAULT_LIMIT, Page
-from mediad.store.rows import Fields, Row
+from mediad.store.rows import Fields, Object, Row, SmallObject
 from mediad.store.tables import agents, flows, numbers
 from mediad.store.types import NEVER
 
@@ -31,7 +32,6 @@ __all__ = [
     "update",
 ]
 
-Object = dict[str, JsonValue]
 Id = Annotated[str, Field(min_length=1, max_length=36)]
 Tag = Annotated[str, Field(min_length=1, max_length=50)]
 
@@ -64,12 +64,12 @@ class NumberFields(Fields):
     country: Annotated[str, Field(pattern=r"^[A-Z]{2}$")] | None = None
     """ISO 3166."""
     provider: Annotated[str, Field(min_length=1, max_length=50)] | None = None
-    provider_data: Object | None = None
-    """What only this provider knows."""
+    provider_data: SmallObject | None = None
+    """What only this provider knows, up to 16 KiB of JSON."""
     agent_id: Id | None = None
     flow_id: Id | None = None
-    agent_config_override: Object | None = None
-    """Goes over the agent's config; see `mediad.store.agents.merge_config`."""
+    agent_config_override: Annotated[SmallObject, AfterValidator(check_override)] | None = None
+    """Goes over the agent's config, part by part: any of what that has, up to 16 KiB of JSON."""
     tags: Annotated[list[Tag], Field(max_length=10)] = []
 
 

@@ -2,11 +2,12 @@
 by their ``tm_delete``, and no change is without its entry in the audit log.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, JsonValue
 from sqlalchemy import ColumnElement, Select, Table, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -14,7 +15,37 @@ from mediad.store import audit
 from mediad.store.pages import Page, Position, newest_first, page_of
 from mediad.store.types import NEVER, new_id, utc_now
 
-__all__ = ["Fields", "Row", "add", "change", "find", "list_rows", "remove", "select_rows"]
+__all__ = [
+    "MAX_OBJECT_BYTES",
+    "Fields",
+    "Object",
+    "Row",
+    "SmallObject",
+    "add",
+    "change",
+    "find",
+    "list_rows",
+    "remove",
+    "select_rows",
+]
+
+MAX_OBJECT_BYTES = 16_384
+"""Of an object without a form of its own, as JSON in UTF-8. A call's config goes into one of its
+facts, where it may take three times as much and has to stay far below what a fact may have.
+"""
+
+Object = dict[str, JsonValue]
+
+
+def _small(value: Object) -> Object:
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    # What is no text at all passes here: who checks the whole of a body tells of it.
+    if (size := len(text.encode("utf-8", "surrogatepass"))) > MAX_OBJECT_BYTES:
+        raise ValueError(f"it has {size} bytes of JSON, and {MAX_OBJECT_BYTES} are the most")
+    return value
+
+
+SmallObject = Annotated[Object, AfterValidator(_small)]
 
 
 class Row(BaseModel):

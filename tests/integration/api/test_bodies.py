@@ -31,7 +31,8 @@ async def begun(
     how = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
     head = f"POST {path} HTTP/1.1\r\nHost: mediad\r\nAccessKey: {key}\r\n{how}\r\n"
     head += "Content-Type: application/json\r\n\r\n"
-    writer.write(head.encode() + (b"%x\r\n%s\r\n" % (len(start), start) if length is None else start))
+    sent = b"%x\r\n%s\r\n" % (len(start), start) if length is None else start
+    writer.write(head.encode() + sent)
     await writer.drain()
     try:
         yield reader

@@ -122,7 +122,7 @@ async def test_call_that_nobody_answers_is_refused(
     ours = telephony.ours
     agent_id = await ours.add_agent({"prompt": PROMPT})
     await ours.add_number("+4930333", agent_id, status="inactive")
-    await ours.add_number("+4930444", agent_id, {"url": "ftp://example.org"})
+    await ours.add_number("+4930444", agent_id, {"voice": {"model": "x"}})
     await telephony.theirs.add_number("+4930222", None)
     status, body = await ours.post("/v1/calls", {"from": "alice", "to": NUMBER} | fields)
     assert (status, body["error"]["reason"]) == (409, reason)

@@ -232,9 +232,16 @@ async def test_what_is_wrong_is_said_in_one_form(api: Api) -> None:
     invalid = await api.ask("POST", "/v1/agents", {"name": ""})
     assert (invalid.status_code, invalid.json()["error"]["reason"]) == (422, "invalid")
 
+    override = {"number": "+4930111", "agent_config_override": {"voice": {"colour\ud800": 1}}}
+    content = json.dumps(override).encode()  # the half of a character is not repeated
+    headers = {"AccessKey": api.root, "Content-Type": "application/json"}
+    answer = await api.http.post("/v1/numbers", content=content, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["reason"]) == (422, "invalid")
+    assert "agent_config_override" in answer.json()["error"]["message"]
+
     # What passes for JSON, but no database keeps it: not a number, and half a character.
     for value in ("NaN", "1e999", '"\\ud800"'):
-        body = f'{{"name": "x", "actions": [{{"a": {value}}}]}}'
+        body = f'{{"name": "x", "actions": [{{"type": "a", "b": {value}}}]}}'
         headers = {"AccessKey": api.root, "Content-Type": "application/json"}
         answer = await api.http.post("/v1/flows", content=body, headers=headers)
         assert (answer.status_code, answer.json()["error"]["reason"]) == (422, "invalid"), value

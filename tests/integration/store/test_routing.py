@@ -86,7 +86,7 @@ async def test_call_that_nobody_answers_says_why(
     inactive = await add_agent(database, status="inactive")
     await add_number(database, "+4930333", agent_id=inactive)
     await add_number(database, "+4930444", agent_id="nobody")
-    bad = {"url": ["http://example.org"]}
+    bad = {"voice": {"model": "no voice to go over"}}
     await add_number(database, "+4930555", agent_id=agent_id, agent_config_override=bad)
     with pytest.raises(NoRoute) as refused:
         await route(reads, customer_id, called)
