@@ -1,15 +1,16 @@
 """Access keys. A key is shown once, when it is made."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from mediad.api.access import Access, Admin, check_role
+from mediad.api.errors import ApiError, ErrorBody
 from mediad.api.lists import INVALID, NOT_FOUND, Id, ListOf, PageSize, PageToken, checking, found
 from mediad.api.services import Services, ServicesOf
 from mediad.store import accesskeys
-from mediad.store.accesskeys import AccessKey, AccessKeyFields
+from mediad.store.accesskeys import AccessKey, AccessKeyFields, KeyExpired, Moment
 from mediad.store.pages import DEFAULT_LIMIT
 
 __all__ = ["router"]
@@ -17,6 +18,10 @@ __all__ = ["router"]
 router = APIRouter(prefix="/accesskeys", tags=["accesskeys"])
 
 _MAX_OVERLAP_S = 7 * 86_400
+
+_EXPIRED: dict[int | str, dict[str, Any]] = {
+    409: {"model": ErrorBody, "description": "The new key would be as expired as this one"}
+}
 
 
 class NewAccessKey(AccessKeyFields):
@@ -34,6 +39,8 @@ class Rotation(BaseModel):
 
     overlap_s: Annotated[int, Field(ge=0, le=_MAX_OVERLAP_S)] = 86_400
     """How long the one before is good, too, in seconds."""
+    tm_expire: Moment | None = None
+    """Until when the new key is good; null is for ever. Left out, it is as the one before."""
 
 
 class ShownAccessKey(AccessKey):
@@ -75,18 +82,23 @@ async def get_accesskey(accesskey_id: Id, access: Admin, services: ServicesOf) -
     return await _get(services, access, accesskey_id)
 
 
-@router.post("/{accesskey_id}/rotate", responses=NOT_FOUND | INVALID)
+@router.post("/{accesskey_id}/rotate", responses=NOT_FOUND | INVALID | _EXPIRED)
 async def rotate_accesskey(
     accesskey_id: Id, rotation: Rotation, access: Admin, services: ServicesOf
 ) -> ShownAccessKey:
     """Make a key like this one, which is good until the overlap is over."""
     check_role(access, (await _get(services, access, accesskey_id)).role)
-    async with services.database.write() as connection:
-        made = await accesskeys.rotate(
-            *(connection, access.customer_id, accesskey_id),
-            overlap_s=rotation.overlap_s,
-            actor_id=access.key_id,
-        )
+    try:
+        async with services.database.write() as connection:
+            made = await accesskeys.rotate(
+                *(connection, access.customer_id, accesskey_id),
+                changes=rotation.model_dump(include={"tm_expire"}, exclude_unset=True),
+                overlap_s=rotation.overlap_s,
+                actor_id=access.key_id,
+            )
+    except KeyExpired as exc:
+        message = "the new key would be good no longer: say when it expires (tm_expire)"
+        raise ApiError(409, "expired", message) from exc
     services.keys.forget()
     made = found(made, "accesskey", accesskey_id)
     return ShownAccessKey(**made.row.model_dump(), key=made.key)

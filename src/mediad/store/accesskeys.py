@@ -24,6 +24,8 @@ from mediad.store.types import NEVER, utc_now
 __all__ = [
     "AccessKey",
     "AccessKeyFields",
+    "KeyExpired",
+    "Moment",
     "Role",
     "WithKey",
     "count",
@@ -55,6 +57,10 @@ def _not_as_number(network: object) -> object:
 
 
 Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_not_as_number)]
+
+
+class KeyExpired(Exception):  # noqa: N818  # it is the key's state, not an error of ours
+    """A key would be good no longer when it is made."""
 
 
 class AccessKeyFields(Fields):
@@ -138,11 +144,18 @@ async def rotate(
     customer_id: str,
     key_id: str,
     *,
+    changes: Mapping[str, object],
     overlap_s: float,
     actor_id: str | None,
 ) -> WithKey | None:
     """Make a key like this one, which is good for ``overlap_s`` seconds more; None if the customer
     has none of this id.
+
+    Args:
+        changes: What of the new key's `AccessKeyFields` is another way.
+
+    Raises:
+        KeyExpired: If the new key would not be good, as the one before is not.
     """
     query = rows.select_rows(accesskeys, AccessKey, customer_id)
     query = query.where(accesskeys.c.id == key_id).with_for_update()
@@ -151,6 +164,10 @@ async def rotate(
         return None
     before = AccessKey.model_validate(dict(found))
     now = utc_now()
+    same = before.model_dump(include=set(AccessKeyFields.model_fields))
+    fields = AccessKeyFields.model_validate(same | dict(changes))
+    if fields.tm_expire is not None and fields.tm_expire <= now:
+        raise KeyExpired
     end = now + timedelta(seconds=overlap_s)
     if before.tm_expire is not None:
         end = min(end, before.tm_expire)
@@ -162,8 +179,7 @@ async def rotate(
     state = before.model_dump(mode="json")
     entry = audit.Entry(customer_id, "update", "accesskey", key_id, actor_id, state)
     await audit.record(connection, [entry])
-    same = before.model_dump(include=set(AccessKeyFields.model_fields))
-    return await create(connection, customer_id, AccessKeyFields.model_validate(same), actor_id)
+    return await create(connection, customer_id, fields, actor_id)
 
 
 async def delete(

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from mediad.config_option import config_option, load
 from mediad.metrics import Metrics
 from mediad.store import accesskeys, customers
-from mediad.store.accesskeys import AccessKey, AccessKeyFields, WithKey
+from mediad.store.accesskeys import AccessKey, AccessKeyFields, KeyExpired, WithKey
 from mediad.store.database import Database
 from mediad.store.pages import MAX_LIMIT
 
@@ -107,9 +107,14 @@ def rotate(config: Path | None, customer: str, as_json: bool, overlap: int, id: 
 
     async def work(database: Database) -> WithKey | None:
         async with database.write() as connection:
-            return await accesskeys.rotate(
-                connection, customer, id, overlap_s=overlap, actor_id=_ACTOR
-            )
+            try:
+                return await accesskeys.rotate(
+                    connection, customer, id, changes={}, overlap_s=overlap, actor_id=_ACTOR
+                )
+            except KeyExpired as exc:
+                raise click.ClickException(
+                    f"the access key {id} has expired; see `mediad keys create`"
+                ) from exc
 
     _show(_found(_run(config, work), customer, id), as_json)
 

@@ -200,6 +200,24 @@ async def test_keys_are_shown_once_rotated_and_revoked(api: Api) -> None:
     assert (await api.ask("GET", "/v1/me", key=new["key"])).status_code == 401
 
 
+async def test_an_expired_key_is_rotated_only_with_a_new_end(api: Api) -> None:
+    past, future = "2020-01-01T00:00:00Z", "2100-01-01T00:00:00Z"
+    made = (await api.ask("POST", "/v1/accesskeys", {"tm_expire": past})).json()
+    path = f"/v1/accesskeys/{made['id']}/rotate"
+    before = (await api.ask("GET", "/v1/accesskeys")).json()
+    for body in ({}, {"tm_expire": past}):
+        refused = await api.ask("POST", path, body)
+        assert (refused.status_code, refused.json()["error"]["reason"]) == (409, "expired")
+    assert (await api.ask("GET", "/v1/accesskeys")).json() == before
+    for end in (future, None):
+        new = (await api.ask("POST", path, {"tm_expire": end})).json()
+        assert new["tm_expire"] == end
+        assert (await api.ask("GET", "/v1/me", key=new["key"])).status_code == 200
+        assert (await api.ask("GET", "/v1/me", key=made["key"])).status_code == 401
+    same = await api.ask("POST", f"/v1/accesskeys/{new['id']}/rotate", {})
+    assert same.json()["tm_expire"] is None
+
+
 async def test_a_key_has_no_more_rights_than_who_made_it(api: Api) -> None:
     admin = await api.key("admin")
     refused = await api.ask("POST", "/v1/accesskeys", {"role": "root"}, key=admin)
@@ -284,3 +302,7 @@ def test_keys_by_command(tmp_path: Path) -> None:
     query = "SELECT actor_id, count(*) FROM audit_logs WHERE resource_type = 'accesskey' GROUP BY 1"
     with closing(sqlite3.connect(tmp_path / "mediad.db")) as database:
         assert database.execute(query).fetchall() == [("mediad keys", 4)]
+    made = json.loads(run("create", "--json")[1])
+    assert run("rotate", made["id"], "--overlap", "0")[0] == 0
+    status, output = run("rotate", made["id"])
+    assert (status, "has expired" in output) == (1, True)
