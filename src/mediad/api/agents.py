@@ -20,7 +20,7 @@ from mediad.api.lists import (
 from mediad.api.services import ServicesOf
 from mediad.store import agents
 from mediad.store.agents import Agent, AgentConfig, AgentFields
-from mediad.store.pages import DEFAULT_LIMIT
+from mediad.store.pages import DEFAULT_LIMIT, Page
 
 __all__ = ["router"]
 
@@ -44,14 +44,33 @@ class AgentChanges(AgentFields):
     config: AgentConfig = Field(default_factory=lambda: AgentConfig(prompt="is not looked at"))
 
 
+class AgentView(Agent):
+    """An agent, and how its calls went."""
+
+    average_duration_s: float
+    """How long they lasted, in seconds."""
+    success_rate: float
+    """How many of them were completed, from 0 to 1."""
+
+    @classmethod
+    def of(cls, row: Agent) -> "AgentView":
+        """Return an agent as it is answered."""
+        calls = max(1, row.total_calls)
+        return cls(
+            **row.model_dump(),
+            average_duration_s=row.total_duration_ms / 1000 / calls,
+            success_rate=row.completed_calls / calls,
+        )
+
+
 @router.post("", status_code=201, responses=INVALID)
-async def create_agent(new: NewAgent, access: Admin, services: ServicesOf) -> Agent:
+async def create_agent(new: NewAgent, access: Admin, services: ServicesOf) -> AgentView:
     """Make one."""
     check_json(new)
     async with services.database.write() as connection:
         row = await agents.create(connection, access.customer_id, new, access.key_id)
     await services.reads.forget(row)
-    return row
+    return AgentView.of(row)
 
 
 @router.get("", responses=INVALID)
@@ -61,28 +80,29 @@ async def list_agents(
     status: Literal["active", "inactive"] | None = None,
     page_token: PageToken = None,
     page_size: PageSize = DEFAULT_LIMIT,
-) -> ListOf[Agent]:
+) -> ListOf[AgentView]:
     """List them, newest first."""
     with checking():
         async with services.database.read() as connection:
             page = await agents.list_agents(
                 connection, access.customer_id, status=status, token=page_token, limit=page_size
             )
-    return ListOf[Agent].of(page)
+    views = [AgentView.of(row) for row in page.items]
+    return ListOf[AgentView].of(Page(views, page.next_token))
 
 
 @router.get("/{agent_id}", responses=NOT_FOUND)
-async def get_agent(agent_id: Id, access: Viewer, services: ServicesOf) -> Agent:
+async def get_agent(agent_id: Id, access: Viewer, services: ServicesOf) -> AgentView:
     """Return one."""
     async with services.database.read() as connection:
         row = await agents.get(connection, access.customer_id, agent_id)
-    return found(row, "agent", agent_id)
+    return AgentView.of(found(row, "agent", agent_id))
 
 
 @router.patch("/{agent_id}", responses=NOT_FOUND | INVALID)
 async def change_agent(
     agent_id: Id, changes: AgentChanges, access: Admin, services: ServicesOf
-) -> Agent:
+) -> AgentView:
     """Change one. Calls that it is on keep what they began with."""
     check_json(changes)
     values = changes.model_dump(mode="json", exclude_unset=True)
@@ -93,7 +113,7 @@ async def change_agent(
             )
     row = found(row, "agent", agent_id)
     await services.reads.forget(row)
-    return row
+    return AgentView.of(row)
 
 
 @router.delete("/{agent_id}", status_code=204, responses=NOT_FOUND)

@@ -132,16 +132,6 @@ class Agent(Row):
     completed_calls: int = 0
     total_duration_ms: int = 0
 
-    @property
-    def average_duration_s(self) -> float:
-        """How long its calls last, in seconds."""
-        return self.total_duration_ms / 1000 / self.total_calls if self.total_calls else 0.0
-
-    @property
-    def success_rate(self) -> float:
-        """How many of its calls were completed, from 0 to 1."""
-        return self.completed_calls / self.total_calls if self.total_calls else 0.0
-
 
 def merge_config(config: Mapping[str, JsonValue], override: Mapping[str, JsonValue]) -> Object:
     """Return a config with a number's own over it: objects are merged, all else is replaced."""

@@ -190,6 +190,11 @@ async def test_call_is_told_as_it_happens_and_kept(telephony: Telephony) -> None
     counted = await ours.agent(agent_id)
     assert (counted.total_calls, counted.completed_calls) == (1, 1)
     assert counted.total_duration_ms == ended["duration_ms"]
+    shown = (await ours.get(f"/v1/agents/{agent_id}"))[1]
+    assert shown["average_duration_s"] == ended["duration_ms"] / 1000
+    assert shown["success_rate"] == 1.0
+    (listed,) = (await ours.get("/v1/agents"))[1]["result"]
+    assert listed == shown
 
 
 async def _lost(customer: Customer, path: str) -> dict[str, Any]:
