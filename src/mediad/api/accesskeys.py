@@ -35,7 +35,7 @@ class NewAccessKey(AccessKeyFields):
 class Rotation(BaseModel):
     """How a key is replaced."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"overlap_s": 3600}]})
 
     overlap_s: Annotated[int, Field(ge=0, le=_MAX_OVERLAP_S)] = 86_400
     """How long the one before is good, too, in seconds."""
@@ -67,7 +67,7 @@ async def list_accesskeys(
     page_token: PageToken = None,
     page_size: PageSize = DEFAULT_LIMIT,
 ) -> ListOf[AccessKey]:
-    """List keys, newest first."""
+    """List access keys, newest first: how each begins, never the key itself."""
     with checking():
         async with services.database.read() as connection:
             page = await accesskeys.list_keys(
@@ -78,7 +78,7 @@ async def list_accesskeys(
 
 @router.get("/{accesskey_id}", responses=NOT_FOUND)
 async def get_accesskey(accesskey_id: Id, access: Admin, services: ServicesOf) -> AccessKey:
-    """Return what is known of a key."""
+    """Return what is known of an access key, without the key itself."""
     return await _get(services, access, accesskey_id)
 
 
@@ -86,7 +86,7 @@ async def get_accesskey(accesskey_id: Id, access: Admin, services: ServicesOf) -
 async def rotate_accesskey(
     accesskey_id: Id, rotation: Rotation, access: Admin, services: ServicesOf
 ) -> ShownAccessKey:
-    """Make a key like this one, which is good until the overlap is over."""
+    """Make a key like this one, which is good until the overlap is over. It is shown once."""
     check_role(access, (await _get(services, access, accesskey_id)).role)
     try:
         async with services.database.write() as connection:

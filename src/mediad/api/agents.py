@@ -40,6 +40,10 @@ class NewAgent(AgentFields):
 class AgentChanges(AgentFields):
     """What is to be another way; what is left out stays."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"detail": "Takes orders until six."}]}
+    )
+
     name: str = Field(default_factory=str, min_length=1, max_length=100)
     config: AgentConfig = Field(default_factory=lambda: AgentConfig(prompt="is not looked at"))
 
@@ -65,7 +69,7 @@ class AgentView(Agent):
 
 @router.post("", status_code=201, responses=INVALID)
 async def create_agent(new: NewAgent, access: Admin, services: ServicesOf) -> AgentView:
-    """Make one."""
+    """Make an agent: how the AI behind numbers speaks and behaves."""
     check_json(new)
     async with services.database.write() as connection:
         row = await agents.create(connection, access.customer_id, new, access.key_id)
@@ -81,7 +85,7 @@ async def list_agents(
     page_token: PageToken = None,
     page_size: PageSize = DEFAULT_LIMIT,
 ) -> ListOf[AgentView]:
-    """List them, newest first."""
+    """List your agents, newest first, with how their calls went."""
     with checking():
         async with services.database.read() as connection:
             page = await agents.list_agents(
@@ -93,7 +97,7 @@ async def list_agents(
 
 @router.get("/{agent_id}", responses=NOT_FOUND)
 async def get_agent(agent_id: Id, access: Viewer, services: ServicesOf) -> AgentView:
-    """Return one."""
+    """Return an agent with its config and how its calls went."""
     async with services.database.read() as connection:
         row = await agents.get(connection, access.customer_id, agent_id)
     return AgentView.of(found(row, "agent", agent_id))
@@ -103,7 +107,9 @@ async def get_agent(agent_id: Id, access: Viewer, services: ServicesOf) -> Agent
 async def change_agent(
     agent_id: Id, changes: AgentChanges, access: Admin, services: ServicesOf
 ) -> AgentView:
-    """Change one. Calls that it is on keep what they began with."""
+    """Change an agent; a config replaces the one before as a whole. Calls that it is on keep what
+    they began with.
+    """
     check_json(changes)
     values = changes.model_dump(mode="json", exclude_unset=True)
     with checking():
@@ -118,7 +124,7 @@ async def change_agent(
 
 @router.delete("/{agent_id}", status_code=204, responses=NOT_FOUND)
 async def delete_agent(agent_id: Id, access: Admin, services: ServicesOf) -> Response:
-    """Delete one."""
+    """Delete an agent. Numbers that lead to it refuse calls until they lead elsewhere."""
     async with services.database.write() as connection:
         row = await agents.delete(connection, access.customer_id, agent_id, access.key_id)
     await services.reads.forget(found(row, "agent", agent_id))

@@ -41,7 +41,7 @@ async def list_audit_logs(
     page_token: PageToken = None,
     page_size: PageSize = DEFAULT_LIMIT,
 ) -> ListOf[AuditLog]:
-    """List changes, newest first."""
+    """List changes, newest first: who made each, and what there was before it."""
     with checking():
         async with services.database.read() as connection:
             page = await audit.list_entries(

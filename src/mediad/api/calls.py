@@ -81,7 +81,9 @@ class TranscriptOfCall(BaseModel):
 class Words(BaseModel):
     """A text to speak."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"text": "One moment, please."}]}
+    )
 
     text: Annotated[str, Field(min_length=1, max_length=2000)]
 
@@ -89,7 +91,9 @@ class Words(BaseModel):
 class Injection(BaseModel):
     """A text for the agent."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"text": "The order is ready."}]}
+    )
 
     text: Annotated[str, Field(min_length=1, max_length=4000)]
     run_immediately: bool = True
@@ -99,7 +103,7 @@ class Injection(BaseModel):
 class Prompt(BaseModel):
     """One of the prompts of ``ai.prompts``."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"prompt": "hold"}]})
 
     prompt: Annotated[str, Field(min_length=1, max_length=64)]
 
@@ -113,7 +117,7 @@ class Played(BaseModel):
 class Muting(BaseModel):
     """Whose audio is replaced by silence."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"who": "caller"}]})
 
     who: Who = "caller"
     """caller: the agent hears silence, but still digits; agent: the caller hears silence, but still
@@ -141,7 +145,7 @@ async def list_calls(
     page_token: Annotated[str | None, Query(max_length=200)] = None,
     page_size: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
 ) -> CallList:
-    """List calls, newest first."""
+    """List calls, newest first, live and past ones, by what is known of them."""
     which = CallFilter(status, direction, number, agent_id, since, until)
     try:
         async with services.database.read() as connection:
@@ -262,7 +266,7 @@ async def mute(call_id: CallId, muting: Muting, access: Operator, services: Serv
 async def unmute(
     call_id: CallId, muting: Muting, access: Operator, services: ServicesOf
 ) -> Response:
-    """Let somebody be heard again."""
+    """Let somebody be heard again, after mute; it does no harm if they were."""
     await send(services, call_id, Mute(access.customer_id, muting.who, muted=False))
     return Response(status_code=204)
 

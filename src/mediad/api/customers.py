@@ -29,12 +29,14 @@ class NewCustomer(CustomerFields):
 class CustomerChanges(CustomerFields):
     """What is to be another way; what is left out stays."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"detail": "Two shops in Berlin."}]})
+
     name: str = Field(default_factory=str, min_length=1, max_length=255)
 
 
 @router.post("", status_code=201, responses=INVALID)
 async def create_customer(new: NewCustomer, access: Root, services: ServicesOf) -> Customer:
-    """Make one."""
+    """Make a customer. Its first access key is made by root, acting for it."""
     async with services.database.write() as connection:
         row = await customers.create(connection, new, access.key_id)
     return row
@@ -47,7 +49,7 @@ async def list_customers(
     page_token: PageToken = None,
     page_size: PageSize = DEFAULT_LIMIT,
 ) -> ListOf[Customer]:
-    """List them, newest first."""
+    """List all customers, newest first, with how many calls they had."""
     with checking():
         async with services.database.read() as connection:
             page = await customers.list_customers(connection, token=page_token, limit=page_size)
@@ -56,7 +58,7 @@ async def list_customers(
 
 @router.get("/{customer_id}", responses=NOT_FOUND)
 async def get_customer(customer_id: Id, access: Root, services: ServicesOf) -> Customer:
-    """Return one."""
+    """Return a customer and how many calls it ever had."""
     async with services.database.read() as connection:
         row = await customers.get(connection, customer_id)
     return found(row, "customer", customer_id)
@@ -66,7 +68,7 @@ async def get_customer(customer_id: Id, access: Root, services: ServicesOf) -> C
 async def change_customer(
     customer_id: Id, changes: CustomerChanges, access: Root, services: ServicesOf
 ) -> Customer:
-    """Change one. While it is inactive its access keys are not good, and its webhooks wait."""
+    """Change a customer. While it is inactive its keys are not good and its webhooks wait."""
     if customer_id == access.customer_id and changes.status == "inactive":
         raise ApiError(409, "in_use", "a customer does not lock itself out")
     values = changes.model_dump(mode="json", exclude_unset=True)

@@ -83,7 +83,8 @@ _ANSWER: dict[int | str, dict[str, Any]] = {
                         "type": "object",
                         "properties": {name: {"type": "string"} for name in sorted(_FIELDS)},
                         "additionalProperties": {"type": "string"},
-                    }
+                    },
+                    "example": {"from": "+4930123456", "to": "+4989123456", "channel": "PJSIP/100"},
                 }
             }
         }

@@ -36,13 +36,15 @@ class NewFlow(FlowFields):
 class FlowChanges(FlowFields):
     """What is to be another way; what is left out stays."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"actions": [{"type": "hangup"}]}]})
+
     name: str = Field(default_factory=str, min_length=1, max_length=255)
     actions: list[Action] = Field(default_factory=list, max_length=1000)
 
 
 @router.post("", status_code=201, responses=INVALID)
 async def create_flow(new: NewFlow, access: Admin, services: ServicesOf) -> Flow:
-    """Make one."""
+    """Make a flow: what a call does, action by action. It is kept; no call runs it yet."""
     check_json(new)
     async with services.database.write() as connection:
         row = await flows.create(connection, access.customer_id, new, access.key_id)
@@ -57,7 +59,7 @@ async def list_flows(
     page_token: PageToken = None,
     page_size: PageSize = DEFAULT_LIMIT,
 ) -> ListOf[Flow]:
-    """List them, newest first."""
+    """List your flows with their actions, newest first."""
     with checking():
         async with services.database.read() as connection:
             page = await flows.list_flows(
@@ -68,7 +70,7 @@ async def list_flows(
 
 @router.get("/{flow_id}", responses=NOT_FOUND)
 async def get_flow(flow_id: Id, access: Viewer, services: ServicesOf) -> Flow:
-    """Return one."""
+    """Return a flow with its actions in their order."""
     async with services.database.read() as connection:
         row = await flows.get(connection, access.customer_id, flow_id)
     return found(row, "flow", flow_id)
@@ -78,7 +80,7 @@ async def get_flow(flow_id: Id, access: Viewer, services: ServicesOf) -> Flow:
 async def change_flow(
     flow_id: Id, changes: FlowChanges, access: Admin, services: ServicesOf
 ) -> Flow:
-    """Change one. Calls that it is on keep what they began with."""
+    """Change a flow; actions replace those before as a whole."""
     check_json(changes)
     values = changes.model_dump(mode="json", exclude_unset=True)
     with checking():
@@ -91,7 +93,7 @@ async def change_flow(
 
 @router.delete("/{flow_id}", status_code=204, responses=NOT_FOUND)
 async def delete_flow(flow_id: Id, access: Admin, services: ServicesOf) -> Response:
-    """Delete one."""
+    """Delete a flow. Numbers that lead to it keep its id."""
     async with services.database.write() as connection:
         row = await flows.delete(connection, access.customer_id, flow_id, access.key_id)
     await services.reads.forget(found(row, "flow", flow_id))

@@ -36,19 +36,25 @@ class NewNumber(NumberFields):
     """What is to be made."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"number": "+4930123456", "agent_id": "…"}]}
+        json_schema_extra={"examples": [{"number": "+4930123456", "name": "bakery"}]}
     )
 
 
 class NumberChanges(NumberFields):
     """What is to be another way; what is left out stays."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"name": "front desk", "tags": ["berlin"]}]}
+    )
+
     number: str = Field(default_factory=str, pattern=r"^(\+[1-9][0-9]{1,14}|[0-9]{2,8})$")
 
 
 @router.post("", status_code=201, responses=INVALID | _TAKEN)
 async def create_number(new: NewNumber, access: Admin, services: ServicesOf) -> Number:
-    """Make one. Its agent and its flow are the customer's, or it is refused."""
+    """Make a number, and say which agent answers it. Agent and flow must be yours; a number belongs
+    to one customer only.
+    """
     check_json(new)
     with _checking():
         async with services.database.write() as connection:
@@ -66,7 +72,7 @@ async def list_numbers(
     page_token: PageToken = None,
     page_size: PageSize = DEFAULT_LIMIT,
 ) -> ListOf[Number]:
-    """List them, newest first."""
+    """List your numbers, newest first, with what answers each."""
     with checking():
         async with services.database.read() as connection:
             page = await numbers.list_numbers(
@@ -77,7 +83,7 @@ async def list_numbers(
 
 @router.get("/{number_id}", responses=NOT_FOUND)
 async def get_number(number_id: Id, access: Viewer, services: ServicesOf) -> Number:
-    """Return one."""
+    """Return a number with the agent or the flow that answers it."""
     async with services.database.read() as connection:
         row = await numbers.get(connection, access.customer_id, number_id)
     return found(row, "number", number_id)
@@ -87,7 +93,7 @@ async def get_number(number_id: Id, access: Viewer, services: ServicesOf) -> Num
 async def change_number(
     number_id: Id, changes: NumberChanges, access: Admin, services: ServicesOf
 ) -> Number:
-    """Change one. Calls that it is on keep what they began with."""
+    """Change a number, as which agent answers. Calls that it is on keep what they began with."""
     check_json(changes)
     values = changes.model_dump(mode="json", exclude_unset=True)
     with _checking():
@@ -105,7 +111,7 @@ async def change_number(
 
 @router.delete("/{number_id}", status_code=204, responses=NOT_FOUND)
 async def delete_number(number_id: Id, access: Admin, services: ServicesOf) -> Response:
-    """Delete one."""
+    """Delete a number: calls to it are refused, and anybody may make it again."""
     async with services.database.write() as connection:
         row = await numbers.delete(connection, access.customer_id, number_id, access.key_id)
     await services.reads.forget(found(row, "number", number_id))

@@ -24,7 +24,7 @@ async def list_recordings(
     page_token: PageToken = None,
     page_size: PageSize = DEFAULT_LIMIT,
 ) -> ListOf[Recording]:
-    """List them."""
+    """List the recordings of a call, or all of yours, newest first."""
     with checking():
         async with services.database.read() as connection:
             page = await recordings.list_recordings(
@@ -35,7 +35,7 @@ async def list_recordings(
 
 @router.get("/{recording_id}", responses=NOT_FOUND)
 async def get_recording(recording_id: Id, access: Viewer, services: ServicesOf) -> Recording:
-    """Return one."""
+    """Return a recording: its format, its length, and where the file is."""
     async with services.database.read() as connection:
         row = await recordings.get(connection, access.customer_id, recording_id)
     return found(row, "recording", recording_id)

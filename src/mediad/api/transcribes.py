@@ -24,7 +24,7 @@ async def list_transcribes(
     page_token: PageToken = None,
     page_size: PageSize = DEFAULT_LIMIT,
 ) -> ListOf[Transcribe]:
-    """List them."""
+    """List the transcribes of a call, or all of yours, newest first."""
     with checking():
         async with services.database.read() as connection:
             page = await transcribes.list_transcribes(
@@ -35,7 +35,7 @@ async def list_transcribes(
 
 @router.get("/{transcribe_id}", responses=NOT_FOUND)
 async def get_transcribe(transcribe_id: Id, access: Viewer, services: ServicesOf) -> Transcribe:
-    """Return one."""
+    """Return a transcribe: when writing down a call began and ended."""
     async with services.database.read() as connection:
         row = await transcribes.get(connection, access.customer_id, transcribe_id)
     return found(row, "transcribe", transcribe_id)

@@ -24,7 +24,7 @@ async def list_transcripts(
     page_token: PageToken = None,
     page_size: PageSize = DEFAULT_LIMIT,
 ) -> ListOf[Transcript]:
-    """List them."""
+    """List what was said on a call, segment by segment, in its order."""
     with checking():
         async with services.database.read() as connection:
             page = await transcripts.list_of_call(
@@ -35,7 +35,7 @@ async def list_transcripts(
 
 @router.get("/{transcript_id}", responses=NOT_FOUND)
 async def get_transcript(transcript_id: Id, access: Viewer, services: ServicesOf) -> Transcript:
-    """Return one."""
+    """Return one segment of what was said: who, when, and the words."""
     async with services.database.read() as connection:
         row = await transcripts.get(connection, access.customer_id, transcript_id)
     return found(row, "transcript", transcript_id)

@@ -37,7 +37,7 @@ async def list_deliveries(
     page_token: Annotated[str | None, Query(max_length=200)] = None,
     page_size: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
 ) -> DeliveryList:
-    """List deliveries, newest first."""
+    """List deliveries, newest first, of one webhook or of one status if you like."""
     which = DeliveryFilter(webhook_id, status)
     try:
         async with services.database.read() as connection:
@@ -51,7 +51,7 @@ async def list_deliveries(
 
 @router.get("/{delivery_id}", responses=_NOT_FOUND)
 async def get_delivery(delivery_id: DeliveryId, access: Viewer, services: ServicesOf) -> Delivery:
-    """Return a delivery with its attempts."""
+    """Return a delivery with its last attempts and what was answered."""
     async with services.database.read() as connection:
         row = await webhook_deliveries.get(connection, access.customer_id, delivery_id)
     return _found(row, delivery_id)

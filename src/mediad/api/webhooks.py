@@ -40,7 +40,9 @@ class NewWebhook(WebhookFields):
 class WebhookChanges(BaseModel):
     """What is to be another way; what is left out stays."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"events": ["call_*"]}]}
+    )
 
     name: Annotated[str, Field(max_length=255)] = ""
     detail: Annotated[str, Field(max_length=10_000)] = ""
@@ -52,7 +54,7 @@ class WebhookChanges(BaseModel):
 class Rotation(BaseModel):
     """How a secret is changed."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"overlap_s": 3600}]})
 
     overlap_s: Annotated[int, Field(ge=0, le=_MAX_OVERLAP_S)] = 86_400
     """How long the one before signs, too, in seconds."""
@@ -91,7 +93,7 @@ async def list_webhooks(
     page_token: Annotated[str | None, Query(max_length=200)] = None,
     page_size: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
 ) -> WebhookList:
-    """List webhooks, newest first."""
+    """List your webhooks, newest first, without their secrets."""
     try:
         async with services.database.read() as connection:
             page = await webhooks.list_webhooks(
@@ -104,7 +106,7 @@ async def list_webhooks(
 
 @router.get("/{webhook_id}", responses=_NOT_FOUND)
 async def get_webhook(webhook_id: WebhookId, access: Viewer, services: ServicesOf) -> Webhook:
-    """Return a webhook."""
+    """Return a webhook without its secret, which was shown once."""
     async with services.database.read() as connection:
         return _found(await webhooks.get(connection, access.customer_id, webhook_id), webhook_id)
 

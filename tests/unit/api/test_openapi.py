@@ -1,5 +1,5 @@
-"""What the OpenAPI says of access keys: which endpoints need one, how it is given, and what is
-answered to who may not. That the endpoints do so is tested over HTTP.
+"""What the OpenAPI says of each endpoint, and of access keys: which endpoints need one, how it is
+given, and what is answered to who may not. That the endpoints do so is tested over HTTP.
 """
 
 from typing import Any
@@ -65,3 +65,23 @@ def test_the_dialplan_is_told_what_is_wrong_in_a_header(operations: Operations) 
         if " /v1/dialplan/" in name:
             assert operation["responses"].keys() == {"200", "default"}
             assert "X-Mediad-Reason" in operation["responses"]["200"]["headers"]
+
+
+def test_every_operation_says_what_it_does(operations: Operations) -> None:
+    for name, operation in operations.items():
+        text = str(operation.get("description") or operation["summary"])
+        assert len(text.split()) > 4, f"{name}: {text}"
+
+
+def test_every_body_has_an_example(openapi: dict[str, Any], operations: Operations) -> None:
+    schemas = openapi["components"]["schemas"]
+    kinds: set[str] = set()
+    for name, operation in operations.items():
+        content: dict[str, Any] = operation.get("requestBody", {}).get("content", {})
+        for kind, body in content.items():
+            kinds.add(kind)
+            schema = body["schema"]
+            schema = schemas[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+            if kind != "audio/wav":  # nobody reads one
+                assert "example" in body or schema.get("examples"), name
+    assert kinds == {"application/json", "application/x-www-form-urlencoded", "audio/wav"}
