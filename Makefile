@@ -8,8 +8,8 @@ BIN := .venv/bin
 VENV := .venv/installed-$(or $(MEDIAD_CORE),auto)
 CORE_SOURCES := $(foreach type,pyx pxd pxi h,$(wildcard src/mediad/*/*.$(type)))
 
-.PHONY: help venv demo test test-asterisk test-faults soak deps-asterisk bench bench-quick lint format
-.PHONY: clean
+.PHONY: help venv demo test test-asterisk test-faults test-load soak deps-asterisk bench bench-quick
+.PHONY: lint format clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 24
@@ -32,6 +32,9 @@ test-asterisk: $(VENV) ## Run the tests with a real Asterisk
 test-faults: $(VENV) ## Break every connection and program around mediad; write README's table
 	$(BIN)/pytest tests/faults
 	$(BIN)/python -m tests.faults.table
+
+test-load: $(VENV) ## Deliver 500 webhooks a second for a minute, with both databases
+	MEDIAD_LOAD_S=60 $(BIN)/pytest -s tests/integration/webhooks/test_load.py
 
 soak: $(VENV) ## Random calls and faults for MINUTES=20; nothing may be left over
 	MINUTES="$(or $(MINUTES),20)" $(BIN)/pytest -s tests/soak

@@ -1,6 +1,6 @@
 """Five hundred deliveries a second over twenty endpoints, three of which hang.
 
-``MEDIAD_LOAD_S=60`` runs it for a minute; the figures are printed (``pytest -s``).
+``make test-load`` runs it for a minute (``MEDIAD_LOAD_S``) and prints the figures.
 """
 
 import asyncio
