@@ -14,6 +14,7 @@ from uuid import uuid4
 import pytest
 
 from mediad.ai.connect import CallInfo
+from mediad.ai.dial import Refusal
 from mediad.ai.services import connection as connection_module
 from mediad.ai.services.service import make_services
 from mediad.ai.tts_cache import SpeechStore, TtsCache
@@ -36,6 +37,7 @@ from mediad.wire.service import (
     Generate,
     Malformed,
     Ready,
+    Role,
     Start,
     StoppedSpeaking,
 )
@@ -43,6 +45,12 @@ from mediad.wire.service import (
 __all__ = ["MemoryCall", "MemoryStore", "memory_call"]
 
 RATE_HZ = 8000
+ROLES: dict[str, Role] = {
+    "ws://127.0.0.1:8771": "stt",
+    "ws://127.0.0.1:8772": "llm",
+    "ws://127.0.0.1:8773": "tts",
+}
+"""By their addresses, which are the settings' defaults."""
 _FRAME = RATE_HZ // 50 * 2
 _SPEECH = bytes.fromhex("00200020002000e000e000e0") * (RATE_HZ // 6)  # a second, 1333 Hz
 _TONE = _SPEECH
@@ -92,9 +100,23 @@ class _Socket:
         assert asked is not None
         assert not isinstance(asked, Malformed)
         self._call.asked.append(asked)
-        for answer in self._call.answer(asked):
-            self._loop.call_soon(self._on_message, service.encode(answer))
+        if isinstance(asked, Start):
+            self._call.sockets[asked.role] = self
+        answers = self._call.answer(asked)
+        messages = [service.encode(answer) for answer in answers]
+        if type(asked) not in self._call.hangs:
+            delay_s = self._call.delays_s.get(type(asked), 0.0)
+            if delay_s:
+                self._loop.call_later(delay_s, self.deliver, *messages)
+            else:
+                for message in messages:
+                    self._loop.call_soon(self.deliver, message)
         return True
+
+    def deliver(self, *messages: bytes) -> None:
+        """Take what a service says, unless the connection has ended."""
+        for message in messages if self.is_open else ():
+            self._on_message(message)
 
     def send_audio(self, frame: bytes) -> None:
         """Hear it."""
@@ -128,6 +150,14 @@ class MemoryCall:
         """What the language model says."""
         self.llm_done: dict[str, Any] = {}
         """How it ends, beside its number."""
+        self.hangs: set[type] = set()
+        """What is never answered."""
+        self.delays_s: dict[type, float] = {}
+        """What is answered only so much later."""
+        self.sockets: dict[Role, _Socket] = {}
+        """The newest to each service."""
+        self.refused: set[Role] = set()
+        """Services that take no call."""
         self.is_hung_up = False
         self.session: Session
 
@@ -183,6 +213,11 @@ class MemoryCall:
         """Send something loud."""
         await self.send(_SPEECH[: round(seconds * 50) * _FRAME])
 
+    def lose(self, role: Role) -> None:
+        """Let a service be gone for good."""
+        self.refused.add(role)
+        self.sockets[role].close()
+
     def metric(self, name: str, **labels: str) -> float:
         """Return what is counted; 0 when nothing is."""
         return self._metrics.registry.get_sample_value(name, labels) or 0.0
@@ -213,6 +248,8 @@ async def memory_call(
     call = MemoryCall(loop, metrics)
 
     async def dial(url: str, make_socket: Callable[[], Any], *_: object) -> Any:
+        if ROLES[url] in call.refused:
+            return Refusal("refused", "it takes no call", True)
         return make_socket()
 
     def make_socket(*args: Any, **kwargs: Any) -> _Socket:
@@ -226,7 +263,7 @@ async def memory_call(
         TtsCache(store, metrics),
         _NoModel(),
         PipelineMetrics(metrics.registry),
-        "",
+        pipeline.get("fallback_prompt", ""),
         frames.encode_audio(_TONE, RATE_HZ),
     )
     uuid = uuid4()

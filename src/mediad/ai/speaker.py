@@ -6,6 +6,7 @@ up) may be older than one that was asked before.
 """
 
 import asyncio
+import sys
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ class _Utterance:
     key: SpeechKey
     voice: Voice
     asked_at: float
+    may_ask: bool
+    """Whether the call's own service may be asked for it."""
     flight: Flight = field(init=False)
     at: int = 0
     head_at: float = 0.0
@@ -41,16 +44,21 @@ class _Utterance:
     link_n: int = 0
     """The number by which the service knows it; 0 when the service was not asked."""
     has_failed_before: bool = False
+    """It is not begun again."""
 
     @property
     def backlog(self) -> int:
-        return self.speaker._link.backlog
+        return self.speaker._link.backlog if self.may_ask else sys.maxsize
 
     def on_progress(self) -> None:
         self.speaker._play()
 
     def on_missing(self) -> None:
-        self.speaker._ask(self)
+        if self.may_ask:
+            self.speaker._ask(self)
+        else:
+            self.flight = self.flight.refuse(self)
+            self.speaker._play()
 
     def on_unwanted(self) -> None:
         self.speaker._stop_left(self.link_n)
@@ -108,10 +116,16 @@ class Speaker:
             normalise(text),
         )
 
-    def speak(self, n: int, text: str, voice: Voice | None = None) -> None:
-        """Have a text spoken after those before it; n is larger than theirs. Never waits."""
+    def speak(
+        self, n: int, text: str, voice: Voice | None = None, *, may_ask: bool = True
+    ) -> None:
+        """Have a text spoken after those before it; n is larger than theirs. Never waits.
+
+        Without ``may_ask`` the call's own service is left out: what nobody else has has failed.
+        """
         key = self.key(text, voice)
-        utterance = _Utterance(self, n, key, voice or self._voice, time.monotonic())
+        utterance = _Utterance(self, n, key, voice or self._voice, time.monotonic(), may_ask)
+        utterance.has_failed_before = not may_ask
         if len(self._queue) >= MAX_ASKED:
             failed = Failed("tts", n, "too_much", "", False)
             asyncio.get_running_loop().call_soon(self._events.on_failed, failed)

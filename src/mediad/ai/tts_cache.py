@@ -152,6 +152,18 @@ class Flight:
         else:
             self._cache.forget(self)
 
+    def refuse(self, listener: Listener) -> "Flight":
+        """Let another listener than this owner have it spoken; return, for this one, a flight that
+        has failed.
+        """
+        self.listeners.remove(listener)
+        self.pass_on()
+        failed = Flight(self._cache, self.key, self.digest)
+        failed.listeners.append(listener)
+        failed.failure = ("unavailable", "it was never spoken before")
+        failed.is_over = True
+        return failed
+
     def leave(self, listener: Listener) -> None:
         """Tell this listener nothing any more."""
         self.listeners.remove(listener)

@@ -54,6 +54,10 @@ class MouthEvents(Protocol):
         """A sentence of it cannot be spoken."""
         ...
 
+    def on_fallback_failed(self, failed: Failed) -> None:
+        """The service has failed a fallback's text, too; the caller hears a sound in its place."""
+        ...
+
 
 @dataclass(slots=True)
 class _Reply:
@@ -66,6 +70,9 @@ class _Reply:
     """Those given to the TTS service."""
     waiting: deque[str] = field(default_factory=deque)
     """Those that are yet to be."""
+    is_fallback: bool = False
+    may_ask: bool = True
+    """Whether the TTS service may be asked; else only what was spoken before is heard."""
     is_written: bool = False
     written_at: float = math.inf
     """When the newest of its text came; infinity once it was looked at for that."""
@@ -98,6 +105,8 @@ class Mouth:
         self._speaking: dict[int, _Reply] = {}
         self._n = 0
         self._has_spoken = False
+        self._is_there = False  # a TTS service
+        self._is_trusted = True  # it has not just failed
         self.is_muted = False
         """Whether silence is played in the place of what comes."""
         line.keep_played()
@@ -151,16 +160,43 @@ class Mouth:
             reply = self._reply = _Reply(n, Sentences(self._language), is_written=True)
         self._speak(reply, text)
 
-    def play_fallback(self, n: int) -> None:
-        """Let the caller hear, as the reply of a turn, that something is wrong."""
-        self._reply = reply = _Reply(n, Sentences(self._language))
+    def say_fallback(self, n: int, text: str) -> None:
+        """Let the caller hear, as the reply of a turn, that something is wrong: this text, without
+        the service if that has just failed. What cannot be spoken is replaced by a sound.
+        """
+        cutter = Sentences(self._language)
+        may_ask = self._is_there and self._is_trusted
+        self._reply = reply = _Reply(
+            n, cutter, is_fallback=True, may_ask=may_ask, is_written=True
+        )
+        if text:
+            self._speak(reply, text)
+        else:
+            self._play_fallback(reply)
+
+    def _play_fallback(self, reply: _Reply) -> None:
+        self._speaker.cancel(self._n)
+        self._speaking.clear()
+        reply.waiting.clear()
+        reply.sentences.clear()
+        reply.answer = Answer()
+        self._n += 1
         start_s = self._line.queued_s
         self._line.receive_agent(self._heard(self._fallback_frame), time.monotonic())
-        self._n += 1
         reply.answer.add(self._n, "")
         reply.answer.on_audio(self._n, start_s, self._line.queued_s)
         reply.answer.on_done(self._n)
         reply.answer.end()
+
+    def distrust(self) -> None:
+        """The service has failed: let fallbacks do without it until it has spoken again."""
+        self._is_trusted = False
+
+    @property
+    def is_owed(self) -> bool:
+        """Whether it is the service, and not the language model, for which the caller waits."""
+        reply = self._reply
+        return bool(self._speaking) or (reply is not None and reply.is_written)
 
     def cancel(self) -> Heard | None:
         """Say nothing more; return what was heard of the reply, if there is one. What is queued is
@@ -188,7 +224,7 @@ class Mouth:
             self._speaking[self._n] = reply
             reply.answer.add(self._n, sentence)
             reply.sentences.append(sentence)
-            self._speaker.speak(self._n, sentence)
+            self._speaker.speak(self._n, sentence, may_ask=reply.may_ask)
         if reply.is_written and not reply.waiting:
             reply.answer.end()
 
@@ -225,19 +261,31 @@ class Mouth:
     def _finish(self, reply: _Reply) -> None:
         if reply.sentences and not reply.is_started:
             silent = Failed("tts", reply.n, "error", "it has made nothing to be heard", False)
-            self._events.on_reply_failed(reply.n, silent)
+            self._fail(reply, silent)
         else:
             text = " ".join(reply.sentences) if reply.is_started else ""
             self._events.on_reply_finished(reply.n, text)
+
+    def _fail(self, reply: _Reply, failed: Failed) -> None:
+        self._is_trusted = False
+        if not reply.is_fallback:
+            self._events.on_reply_failed(reply.n, failed)
+            return
+        self._reply = reply
+        self._play_fallback(reply)
+        if reply.may_ask:
+            self._events.on_fallback_failed(failed)
 
     # From the TTS service
 
     def on_service_open(self, role: Role, connect_s: float) -> None:
         """It is there."""
+        self._is_there = True
         self._events.on_service_open(role, connect_s)
 
     def on_service_lost(self, role: Role, why: str) -> None:
         """It is given up."""
+        self._is_there = False
         self._events.on_service_lost(role, why)
 
     def on_audio(self, n: int, message: bytes) -> None:
@@ -265,6 +313,8 @@ class Mouth:
 
     def on_tts_done(self, n: int, times: Times) -> None:
         """A sentence's audio is complete."""
+        if times.tries:
+            self._is_trusted = True
         reply = self._speaking.pop(n, None)
         if reply is not None:
             reply.answer.on_done(n)
@@ -275,4 +325,4 @@ class Mouth:
         """A sentence cannot be spoken, or not to its end."""
         reply = self._speaking.pop(failed.n, None)
         if reply is not None:
-            self._events.on_reply_failed(reply.n, failed)
+            self._fail(reply, failed)

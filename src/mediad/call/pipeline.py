@@ -92,7 +92,7 @@ class Pipeline:
         self._fallback_text = shared.fallback_text
         self._first_message = config["first_message"] or ""
         self._history = History(config["prompt"])
-        self._turns = Turns(turn_options(config, ours), time.monotonic())
+        self._turns = Turns(turn_options(config, settings), time.monotonic())
         self._ears = Ears(shared.model, self._on_voice)
         self._stt = SttLink(shared.services.stt, call, config["language"], self)
         self._llm = LlmLink(shared.services.llm, call, config["language"], self)
@@ -104,7 +104,6 @@ class Pipeline:
         self._is_doing = False
         self._open: set[Role] = set()
         self._has_begun = False
-        self._failed_role: Role | None = None  # the last one that did
         self._over = asyncio.get_running_loop().create_future()
         self._is_closed = False
         self._timer: asyncio.TimerHandle | None = None  # for what is due before the next tick
@@ -265,6 +264,8 @@ class Pipeline:
                 self._line.resume(repeat)
                 if repeat:
                     self._metrics.false_barge_ins.inc()
+            case act.Overdue(n, awaits_words):
+                self._blame_for_silence(n, awaits_words)
             case act.CancelTurn(n):
                 self._cancel(n)
             case act.TurnEnded(n, how):
@@ -278,19 +279,15 @@ class Pipeline:
                     self._over.set_result(None)
 
     def _say(self, n: int, speech: Speech) -> None:
-        if speech is Speech.TEXT:
-            self._mouth.say(n, self._texts_to_say.popleft())
-            return
-        texts = {
-            Speech.FIRST_MESSAGE: self._first_message,
-            Speech.NO_INPUT: self._no_input_prompt,
-            # Should it be the TTS service that failed, what needs no service is heard.
-            Speech.FALLBACK: "" if self._failed_role == "tts" else self._fallback_text,
-        }
-        if text := texts[speech]:
-            self._mouth.say(n, text)
-        else:
-            self._mouth.play_fallback(n)
+        match speech:
+            case Speech.FIRST_MESSAGE:
+                self._mouth.say(n, self._first_message)
+            case Speech.NO_INPUT:
+                self._mouth.say(n, self._no_input_prompt)
+            case Speech.FALLBACK:
+                self._mouth.say_fallback(n, self._fallback_text)
+            case Speech.TEXT:
+                self._mouth.say(n, self._texts_to_say.popleft())
 
     def _cancel(self, n: int) -> None:
         self._llm.cancel(n)
@@ -346,6 +343,10 @@ class Pipeline:
         now = time.monotonic()
         self._let_hear(failed, self._turns.on_failed(n, now), now)
 
+    def on_fallback_failed(self, failed: Failed) -> None:
+        """The caller hears a sound in its place: the turn goes on."""
+        self._blame(failed)
+
     # From the ears
 
     def _on_voice(self, event: VoiceStarted | VoiceStopped) -> None:
@@ -392,10 +393,15 @@ class Pipeline:
 
     def _blame(self, failed: Failed) -> None:
         self._metrics.fallbacks.labels(failed.role).inc()
-        self._failed_role = failed.role
         logger.warning(
             "call %s: %s: %s %s", self._call.call_id, failed.role, failed.why, failed.message
         )
+
+    def _blame_for_silence(self, n: int, awaits_words: bool) -> None:
+        role: Role = "stt" if awaits_words else "tts" if self._mouth.is_owed else "llm"
+        if role == "tts":
+            self._mouth.distrust()
+        self._blame(Failed(role, n, "timeout", "not even its failure was told", False))
 
     def on_interim(self, text: str) -> None:
         """Words that may change."""

@@ -18,6 +18,7 @@ __all__ = [
     "Ended",
     "Generate",
     "GiveUp",
+    "Overdue",
     "PausePlayout",
     "ResumePlayout",
     "Say",
@@ -114,6 +115,16 @@ class ResumePlayout(NamedTuple):
     """It stopped within a word: from the nearest quiet within the last 200 ms."""
 
 
+class Overdue(NamedTuple):
+    """A service has given turn ``n`` neither what it waits for nor word that it fails: that is its
+    failure. `CancelTurn` follows.
+    """
+
+    n: int
+    awaits_words: bool
+    """The STT service's; else an answer, of the LLM or the TTS service."""
+
+
 class CancelTurn(NamedTuple):
     """Cancel LLM and TTS up to ``n``; cut the history at what was heard, then flush the playout,
     which ends a hold. Every frame of a turn up to ``n`` that still comes is dropped.
@@ -145,6 +156,7 @@ Action = (
     | EndOfTurn
     | Generate
     | GiveUp
+    | Overdue
     | PausePlayout
     | ResumePlayout
     | Say

@@ -15,7 +15,7 @@ While the state is thinking or agent, voice is an overlap: the playout is held a
 - a word, or 700 ms of voice, makes it a barge-in: the turn is cancelled, the caller has the floor;
 - quiet of 250 ms makes it noise: the playout goes on.
 
-A service that fails, or is silent too long, ends the turn with a fallback that is spoken.
+A service that fails, or says not even that (`Overdue`), ends the turn; a fallback follows.
 """
 
 from collections.abc import Callable
@@ -64,7 +64,6 @@ class Turns:
         self._is_soft = False  # words come, and no voice: the gate does not hear this caller
         self._words = Words()
         self._stale_until = 0.0  # words up to then may belong to the turn before
-        self._is_unheard = False  # the newest turn was empty since no finals came, not even none
         self._overlap: Overlap | None = None
         self._holds: set[str] = set()  # why the playout is held
         self._cut_by_noise = False  # the answer before, it seems: no word came
@@ -125,6 +124,8 @@ class Turns:
             self._voice_started(now)
         if self._awaits_finals:
             self._words.add(text, final)
+            patience_s = self._options.finals_patience_s
+            self._timers.setdefault(Timer.PATIENCE, now + patience_s)
         elif now < self._stale_until and self._overlap is None and self._is_agents:
             if final:
                 self._out.append(act.AddWords(text))
@@ -136,7 +137,7 @@ class Turns:
         """The STT service has sent all finals of turn ``n``."""
         if n == self.turn:
             self._stale_until = 0.0
-            if self._timers.pop(Timer.FINALS, None) is not None:
+            if self._awaits_finals:
                 self._answer(self._words.take(with_interim=False), now)
         return self._take()
 
@@ -189,8 +190,6 @@ class Turns:
         """
         if n == self.turn and self._awaits_finals:
             self._fail(now)
-        elif n == self.turn and self._is_unheard and self.state is State.SILENT:
-            self._count_failure(now)
         return self._take()
 
     def on_text_to_say(self, now: float) -> list[Action]:
@@ -290,16 +289,23 @@ class Turns:
         if by == "stt" and self._words.is_final:
             self._answer(self._words.take(with_interim=False), now)
         else:
-            self._timers[Timer.FINALS] = now + self._options.stt_timeout_s
+            self._timers[Timer.FINALS] = now + self._options.finals_timeout_s
+            if self._words:
+                self._timers[Timer.PATIENCE] = now + self._options.finals_patience_s
 
     def _finals_late(self, now: float) -> None:
         self._stale_until = now + _STALE_S
-        self._is_unheard = not self._words
         self._answer(self._words.take(with_interim=True), now)
+
+    def _overdue(self, now: float, *, awaits_words: bool) -> None:
+        self._out.append(act.Overdue(self.turn, awaits_words))
+        self._fail(now)
 
     # The agent
 
     def _answer(self, text: str, now: float) -> None:
+        self._timers.pop(Timer.PATIENCE, None)
+        self._timers.pop(Timer.FINALS, None)
         self._speech_s = 0.0
         if not text:
             self._end(Ended.EMPTY)
@@ -355,7 +361,9 @@ class Turns:
     def _begin_answer(self, speech: Speech | None, now: float) -> None:
         self._open_turn()
         self._speech = speech
-        self._timers[Timer.ANSWER] = now + self._options.answer_timeout_s
+        options = self._options
+        timeout_s = options.answer_timeout_s if speech is None else options.speech_timeout_s
+        self._timers[Timer.ANSWER] = now + timeout_s
 
     def _next_number(self) -> int:
         self._n += 1
@@ -365,7 +373,6 @@ class Turns:
         if not self._is_open:
             self.turn = self._next_number()
             self._is_open = True
-            self._is_unheard = False
             self._speech = None
         self.state = State.THINKING
 
@@ -431,7 +438,7 @@ class Turns:
         if self._holds:  # it may well be there
             self._timers[Timer.ANSWER] = now + _POSTPONED_S
         else:
-            self._fail(now)
+            self._overdue(now, awaits_words=False)
 
     def _fail(self, now: float) -> None:
         was_fallback = self._speech is Speech.FALLBACK
@@ -470,7 +477,8 @@ _HANDLERS: dict[Timer, Callable[[Turns, float], None]] = {
     Timer.GRACE: Turns._voice_started,
     Timer.SILENCE: Turns._silence,
     Timer.LENGTH: lambda turns, now: turns._end_turn("length", now),
-    Timer.FINALS: Turns._finals_late,
+    Timer.PATIENCE: Turns._finals_late,
+    Timer.FINALS: lambda turns, now: turns._overdue(now, awaits_words=True),
     Timer.ANSWER: Turns._answer_late,
     Timer.DELAY: lambda turns, now: turns._release("delay"),
     Timer.FINAL: Turns._barge_in,

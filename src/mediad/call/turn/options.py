@@ -49,10 +49,16 @@ class TurnOptions:
     resume_after_s: float = 0.25
     """After so much quiet the agent goes on."""
 
-    stt_timeout_s: float = 1.0
-    """For the finals, once they were asked for."""
-    answer_timeout_s: float = 6.0
+    # A service that fails says so itself, in its own time. These are longer, for one that does not;
+    # their values here are those for the settings' defaults.
+    finals_patience_s: float = 1.0
+    """For the finals, where there are words that may still change; then those are answered."""
+    finals_timeout_s: float = 8.0
+    """For the first word of a turn, or the STT service's word that there is none."""
+    answer_timeout_s: float = 25.0
     """From what is asked of the LLM to the first frame that is heard."""
+    speech_timeout_s: float = 11.0
+    """The same of a text that is there already."""
     max_failures: int = 3
     """Failed turns in a row; then the call ends."""
 

@@ -22,13 +22,14 @@ class Timer(StrEnum):
     GRACE = "grace"
     SILENCE = "silence"
     LENGTH = "length"
-    FINALS = "finals"
-    ANSWER = "answer"
+    PATIENCE = "patience"  # with words that may still change
+    FINALS = "finals"  # the STT service should have failed by then
+    ANSWER = "answer"  # the LLM or the TTS service should have
     DELAY = "delay"
     FINAL = "final"  # the overlap becomes a barge-in
     RESUME = "resume"  # the overlap was noise
     NO_INPUT = "no_input"
 
 
-OF_A_TURN = (Timer.FINALS, Timer.ANSWER, Timer.DELAY, Timer.FINAL, Timer.RESUME)
+OF_A_TURN = (Timer.PATIENCE, Timer.FINALS, Timer.ANSWER, Timer.DELAY, Timer.FINAL, Timer.RESUME)
 """Those that end with the turn."""

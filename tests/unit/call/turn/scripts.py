@@ -8,6 +8,7 @@ from mediad.call.turn.actions import (
     EndOfTurn,
     Generate,
     GiveUp,
+    Overdue,
     ResumePlayout,
     Say,
     TurnEnded,
@@ -41,6 +42,8 @@ def tell(action: Action) -> str:
             return f"add {text}"
         case ResumePlayout(repeat):
             return "resume, repeat" if repeat else "resume"
+        case Overdue(n, awaits_words):
+            return f"overdue {n} words" if awaits_words else f"overdue {n}"
         case GiveUp(reason):
             return f"give up {reason}"
     return {"CallerStarted": "caller", "CallerStopped": "quiet", "PausePlayout": "pause"}[

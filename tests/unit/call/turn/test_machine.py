@@ -82,13 +82,16 @@ def test_late_finals_of_an_answered_turn_are_only_added() -> None:
     assert lines[1:] == ["3.20 generate 1 answer one", "3.40 add one two"]
 
 
-def test_finals_later_than_an_empty_turn_are_a_turn() -> None:
-    lines = play(LISTENER, "1.00 voice\n1.60 quiet\n3.50 final yes\n4.30 done 2", 5.0)
-    assert lines == [
+def test_finals_are_waited_for_while_there_is_no_word() -> None:
+    lines = play(LISTENER, "1.00 voice\n1.60 quiet\n3.50 final yes\n3.60 done 1", 5.0)
+    assert lines == ["2.20 end of turn 1 by silence", "3.60 generate 1 answer yes"]
+
+
+def test_the_first_word_is_not_answered_before_what_follows_it() -> None:
+    happens = "1.00 voice\n1.60 quiet\n3.50 interim yes\n4.00 interim yes please"
+    assert play(LISTENER, happens, 5.0) == [
         "2.20 end of turn 1 by silence",
-        "3.20 turn 1 empty",
-        "4.20 end of turn 2 by silence",
-        "4.30 generate 2 answer yes",
+        "4.50 generate 1 answer yes please",
     ]
 
 
@@ -248,7 +251,7 @@ def test_the_silence_counts_for_the_delay() -> None:
 
 
 def test_a_delay_is_no_time_out() -> None:
-    options = replace(LISTENER, response_delay_s=9.0)
+    options = replace(LISTENER, response_delay_s=9.0, answer_timeout_s=6.0)
     lines = play(options, ASKED + "2.80 done 1\n11.10 heard 1", 12.0)
     assert lines[-2:] == ["2.80 generate 1 answer I want tea.", "11.00 resume"]
 
@@ -562,13 +565,24 @@ def test_a_text_waits_for_the_caller_and_the_answer() -> None:
 # Failures
 
 
-def test_an_answer_that_does_not_come_is_replaced_by_the_fallback() -> None:
-    lines = script(play(LISTENER, THOUGHT + "9.00 heard 2\n10.00 finished 2", 11.0))
+def test_an_answer_of_which_nobody_says_that_it_fails_is_overdue() -> None:
+    lines = script(play(LISTENER, THOUGHT + "28.00 heard 2\n29.00 finished 2", 30.0))
     assert lines == [
-        "8.80 cancel 1",
-        "8.80 turn 1 failed",
-        "8.80 say 2 fallback 1",
-        "10.00 turn 2 finished",
+        "27.80 overdue 1",
+        "27.80 cancel 1",
+        "27.80 turn 1 failed",
+        "27.80 say 2 fallback 1",
+        "29.00 turn 2 finished",
+    ]
+
+
+def test_a_text_is_overdue_sooner_than_an_answer() -> None:
+    lines = play(LISTENER, "1.00 text", 13.0)
+    assert lines[1:] == [
+        "12.00 overdue 1",
+        "12.00 cancel 1",
+        "12.00 turn 1 failed",
+        "12.00 say 2 fallback 1",
     ]
 
 
@@ -595,7 +609,6 @@ def test_a_failure_while_the_caller_speaks_leaves_the_floor_to_the_caller() -> N
         "3.60 cancel 1",
         "3.60 turn 1 failed",
         "5.00 end of turn 2 by silence",
-        "6.00 turn 2 empty",
     ]
 
 
@@ -607,8 +620,9 @@ def test_a_turn_whose_words_never_come_is_followed_by_the_fallback() -> None:
     asked = "1.00 voice\n1.60 quiet\n"
     lines = play(LISTENER, asked + "2.50 stt-failed 1", 3.0)
     assert lines[1:] == ["2.50 cancel 1", "2.50 turn 1 failed", "2.50 say 2 fallback 1"]
-    lines = play(LISTENER, asked + "4.20 stt-failed 1", 5.0)  # it was awaited no longer
-    assert lines[1:] == ["3.20 turn 1 empty", "4.20 say 2 fallback 1"]
+    lines = play(LISTENER, asked, 11.0)
+    failed = ["10.20 cancel 1", "10.20 turn 1 failed", "10.20 say 2 fallback 1"]
+    assert lines[1:] == ["10.20 overdue 1 words", *failed]
 
 
 def test_a_turn_that_was_answered_by_what_was_there_is_not_failed_later() -> None:
@@ -624,7 +638,7 @@ def test_a_turn_without_a_word_is_not_failed_later() -> None:
 
 def test_a_caller_who_speaks_again_hears_no_fallback_for_what_was_not_understood() -> None:
     lines = play(LISTENER, "1.00 voice\n1.60 quiet\n4.00 voice\n4.20 stt-failed 1", 5.0)
-    assert lines[1:] == ["3.20 turn 1 empty"]
+    assert lines[1:] == ["4.00 pause", "4.20 cancel 1", "4.20 turn 1 failed"]
 
 
 def test_a_fallback_that_fails_ends_the_call() -> None:

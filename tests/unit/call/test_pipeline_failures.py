@@ -1,0 +1,147 @@
+"""Services that hang, at the settings' defaults and on a virtual clock: when that is found, whose
+fault it is said to be, and what the caller hears.
+"""
+
+import asyncio
+
+import pytest
+
+from mediad.ai.tts_cache import NoStore, SpeechStore
+from mediad.wire import service
+from mediad.wire.frames import Text
+from mediad.wire.service import FromMediad, FromService, Generate, StoppedSpeaking
+from tests import virtual_time
+from tests.fakes.memory_pipeline import MemoryCall, MemoryStore, memory_call
+
+TEXTS = {"first_message": "Hello.", "fallback_prompt": "Sorry."}
+NEARLY_S = 0.07
+"""What the gate, the playout and two ticks add."""
+
+
+async def ask(call: MemoryCall, quiet_s: float) -> float:
+    """Let the caller speak, and then be quiet; return how long nothing was heard, in seconds."""
+    await call.speak(0.6)
+    await call.be_quiet(quiet_s)
+    at, written = call.decided[-1]
+    return call.written[call.first_sound(written)][0] - at
+
+
+def texts(call: MemoryCall) -> list[str]:
+    """What the TTS service was asked for."""
+    return [asked.text for asked in call.asked if isinstance(asked, Text)]
+
+
+def blamed(call: MemoryCall) -> dict[str, float]:
+    """How many turns each service has failed."""
+    roles = ("stt", "llm", "tts")
+    return {role: call.metric("mediad_fallbacks_total", role=role) for role in roles}
+
+
+def ended(call: MemoryCall, role: str, outcome: str) -> float:
+    """How many requests to a service ended so."""
+    return call.metric("mediad_service_requests_total", role=role, outcome=outcome)
+
+
+def test_a_voice_that_hangs_has_its_budget_however_slow_the_model_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def talk() -> None:
+        async with memory_call(monkeypatch, NoStore(), **TEXTS) as call:
+            await call.be_quiet(2.0)
+            call.hangs.add(Text)
+            call.delays_s[Generate] = 1.5
+            assert await ask(call, 9.0) == pytest.approx(1.5 + 5.0, abs=NEARLY_S)
+            assert blamed(call) == {"stt": 0, "llm": 0, "tts": 1}
+            assert ended(call, "tts", "timeout") == 1
+            assert "Sorry." not in texts(call)
+            assert not call.is_hung_up
+
+    virtual_time.run(talk())
+
+
+def test_a_language_model_has_all_of_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def talk() -> None:
+        async with memory_call(monkeypatch, NoStore(), **TEXTS) as call:
+            await call.be_quiet(2.0)
+            call.hangs.add(Generate)
+            assert await ask(call, 13.0) == pytest.approx(10.0, abs=NEARLY_S)
+            assert blamed(call) == {"stt": 0, "llm": 1, "tts": 0}
+            assert (ended(call, "llm", "timeout"), ended(call, "llm", "cancelled")) == (1, 0)
+            assert texts(call) == ["Hello.", "Sorry."]
+
+    virtual_time.run(talk())
+
+
+def test_ears_that_hang_are_found_by_their_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def talk() -> None:
+        async with memory_call(monkeypatch, NoStore(), **TEXTS) as call:
+            await call.be_quiet(2.0)
+            call.hangs.add(StoppedSpeaking)
+            assert await ask(call, 5.0) == pytest.approx(2.0, abs=NEARLY_S)
+            assert blamed(call) == {"stt": 1, "llm": 0, "tts": 0}
+            assert texts(call) == ["Hello.", "Sorry."]
+            assert call.metric("mediad_turns_total", how="empty") == 0
+
+    virtual_time.run(talk())
+
+
+def test_a_fallback_that_the_voice_fails_too_is_heard_as_a_sound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def talk() -> None:
+        async with memory_call(monkeypatch, NoStore(), **TEXTS) as call:
+            await call.be_quiet(2.0)
+            call.hangs |= {Generate, Text}
+            assert await ask(call, 18.0) == pytest.approx(10.0 + 5.0, abs=NEARLY_S)
+            assert blamed(call) == {"stt": 0, "llm": 1, "tts": 1}
+            assert not call.is_hung_up
+            call.hangs.clear()
+            assert await ask(call, 3.0) == pytest.approx(0.0, abs=NEARLY_S)
+
+    virtual_time.run(talk())
+
+
+@pytest.mark.parametrize("store", [NoStore(), MemoryStore()])
+def test_a_fallback_is_not_asked_of_a_voice_that_has_just_failed(
+    monkeypatch: pytest.MonkeyPatch, store: SpeechStore
+) -> None:
+    async def talk() -> None:
+        async with memory_call(monkeypatch, store, **TEXTS) as call:
+            await call.be_quiet(2.0)
+            call.hangs = {Generate}
+            await ask(call, 13.0)  # now the cache has the fallback, if there is one
+            assert texts(call) == ["Hello.", "Sorry."]
+            call.hangs = {Text}
+            assert await ask(call, 7.0) == pytest.approx(5.0, abs=NEARLY_S)
+            assert texts(call).count("Sorry.") == 1
+            hits = call.metric("mediad_tts_cache_reads_total", outcome="hit")
+            assert hits == (1 if isinstance(store, MemoryStore) else 0)
+            assert blamed(call) == {"stt": 0, "llm": 1, "tts": 1}
+
+    virtual_time.run(talk())
+
+
+def test_a_model_that_never_comes_to_a_sentence_is_to_blame_for_the_silence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def talk() -> None:
+        loop = asyncio.get_running_loop()
+        async with memory_call(monkeypatch, NoStore(), **TEXTS) as call:
+            await call.be_quiet(2.0)
+            good = call.answer
+
+            def drip(asked: FromMediad) -> list[FromService]:
+                """A word a second: always in time, and never anything to speak."""
+                if not isinstance(asked, Generate):
+                    return good(asked)
+                word, socket = service.encode(Text(asked.n, "and ")), call.sockets["llm"]
+                for second in range(50):
+                    loop.call_later(second, socket.deliver, word)
+                return []
+
+            monkeypatch.setattr(call, "answer", drip)
+            assert await ask(call, 28.0) == pytest.approx(25.0, abs=NEARLY_S)
+            assert blamed(call) == {"stt": 0, "llm": 1, "tts": 0}
+            assert texts(call) == ["Hello.", "Sorry."]
+
+    virtual_time.run(talk())
