@@ -6,7 +6,7 @@ the real messages, and each is there with the next turn of the loop.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
@@ -232,6 +232,7 @@ async def memory_call(
     patch: pytest.MonkeyPatch,
     store: SpeechStore,
     phase_s: float = 0.0,
+    agent: Mapping[str, Any] | None = None,
     **pipeline: Any,
 ) -> AsyncIterator[MemoryCall]:
     """Have a call on the running loop, whose clock becomes everybody's.
@@ -240,6 +241,7 @@ async def memory_call(
         patch: Undone at the end of the test.
         store: Where speech is kept.
         phase_s: How long after a tick the caller's frames come.
+        agent: The configuration of its agent.
         pipeline: Settings.
     """
     loop = asyncio.get_running_loop()
@@ -268,7 +270,8 @@ async def memory_call(
     )
     uuid = uuid4()
     line = Line("slin", "ulaw", 60.0)
-    info = CallInfo(str(uuid))
+    config = None if agent is None else {"prompt": "Be kind.", "language": "en-US", **agent}
+    info = CallInfo(str(uuid), agent=config)
     session = Session(info, line, call, settings, Bus(metrics), metrics, b"")
     call.session = session
     line.receive_caller(uuid_message(uuid), loop.time())

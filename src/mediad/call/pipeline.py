@@ -145,6 +145,7 @@ class Pipeline:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._line.resume(repeat=False)  # nobody else would: what is queued is heard out
         self._ears.close()
         self._stt.close()
         self._llm.close()

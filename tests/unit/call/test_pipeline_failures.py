@@ -9,7 +9,7 @@ import pytest
 from mediad.ai.tts_cache import NoStore, SpeechStore
 from mediad.wire import service
 from mediad.wire.frames import Text
-from mediad.wire.service import FromMediad, FromService, Generate, StoppedSpeaking
+from mediad.wire.service import FromMediad, FromService, Generate, Role, StoppedSpeaking
 from tests import virtual_time
 from tests.fakes.memory_pipeline import MemoryCall, MemoryStore, memory_call
 
@@ -143,5 +143,32 @@ def test_a_model_that_never_comes_to_a_sentence_is_to_blame_for_the_silence(
             assert await ask(call, 28.0) == pytest.approx(25.0, abs=NEARLY_S)
             assert blamed(call) == {"stt": 0, "llm": 1, "tts": 0}
             assert texts(call) == ["Hello.", "Sorry."]
+
+    virtual_time.run(talk())
+
+
+@pytest.mark.parametrize("role", ["stt", "llm", "tts"])
+@pytest.mark.parametrize("state", ["overlap", "delay"])
+def test_a_call_ends_though_its_service_is_gone_while_the_agent_holds_its_tongue(
+    monkeypatch: pytest.MonkeyPatch, role: Role, state: str
+) -> None:
+    async def talk() -> None:
+        delay_ms = 0 if state == "overlap" else 5000
+        agent = {"first_message": "Hello.", "flow": {"response_delay_ms": delay_ms}}
+        async with memory_call(monkeypatch, NoStore(), agent=agent) as call:
+            if state == "overlap":
+                await call.be_quiet(0.6)
+                await call.speak(0.3)  # over the greeting, which lasts a second
+            else:
+                await call.be_quiet(2.0)
+                await call.speak(0.6)
+                await call.be_quiet(1.5)
+            call.lose(role)
+            assert call.session.line.held_ms > 0
+            assert not call.written[-1][1]
+            await call.be_quiet(3.0)
+            assert call.is_hung_up
+            assert call.session.ended is not None
+            assert call.session.ended.hangup_cause == "destination_out_of_order"
 
     virtual_time.run(talk())
