@@ -52,7 +52,8 @@ ROLES: dict[str, Role] = {
 }
 """By their addresses, which are the settings' defaults."""
 _FRAME = RATE_HZ // 50 * 2
-_SPEECH = bytes.fromhex("00200020002000e000e000e0") * (RATE_HZ // 6)  # a second, 1333 Hz
+_WAVE = bytes.fromhex("00200020002000e000e000e0")  # 1333 Hz
+_SPEECH = _WAVE * (RATE_HZ // 6)  # a second
 _TONE = _SPEECH
 
 
@@ -148,6 +149,8 @@ class MemoryCall:
         """When the last of the caller's speech was sent."""
         self.reply = "Yes."
         """What the language model says."""
+        self.s_per_char = 0.0
+        """How slowly a text is spoken; 0 makes each a second long."""
         self.llm_done: dict[str, Any] = {}
         """How it ends, beside its number."""
         self.hangs: set[type] = set()
@@ -173,7 +176,11 @@ class MemoryCall:
                 text = [Text(n, self.reply)] if self.reply else []
                 return [*text, Done(n, **self.llm_done)]
             case Text(n):
-                return [AudioFrame(_TONE, RATE_HZ, 1), Done(n)]
+                tone = _TONE
+                if self.s_per_char:
+                    samples = round(len(asked.text) * self.s_per_char * RATE_HZ)
+                    tone = (_WAVE * (samples // 6 + 1))[: 2 * samples]
+                return [AudioFrame(tone, RATE_HZ, 1), Done(n)]
             case Interruption(n):
                 return [Done(n, "cancelled")]
         return []
@@ -233,6 +240,7 @@ async def memory_call(
     store: SpeechStore,
     phase_s: float = 0.0,
     agent: Mapping[str, Any] | None = None,
+    playout_max_s: float = 60.0,
     **pipeline: Any,
 ) -> AsyncIterator[MemoryCall]:
     """Have a call on the running loop, whose clock becomes everybody's.
@@ -242,6 +250,7 @@ async def memory_call(
         store: Where speech is kept.
         phase_s: How long after a tick the caller's frames come.
         agent: The configuration of its agent.
+        playout_max_s: What its line holds.
         pipeline: Settings.
     """
     loop = asyncio.get_running_loop()
@@ -259,7 +268,8 @@ async def memory_call(
 
     patch.setattr(connection_module, "dial", dial)
     patch.setattr(connection_module, "AgentSocket", make_socket)
-    settings = Settings.model_validate({"pipeline": pipeline})
+    tables = {"pipeline": pipeline, "audiosocket": {"playout_max_s": playout_max_s}}
+    settings = Settings.model_validate(tables)
     shared = Shared(
         make_services(settings, metrics, None),
         TtsCache(store, metrics),
@@ -269,7 +279,7 @@ async def memory_call(
         frames.encode_audio(_TONE, RATE_HZ),
     )
     uuid = uuid4()
-    line = Line("slin", "ulaw", 60.0)
+    line = Line("slin", "ulaw", playout_max_s)
     config = None if agent is None else {"prompt": "Be kind.", "language": "en-US", **agent}
     info = CallInfo(str(uuid), agent=config)
     session = Session(info, line, call, settings, Bus(metrics), metrics, b"")

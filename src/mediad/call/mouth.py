@@ -5,16 +5,18 @@ once, and what is played of it is followed. Called on the media loop; nothing wa
 import math
 import time
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from mediad.ai.connect import CallInfo
 from mediad.ai.services.events import Failed, Times
 from mediad.ai.speaker import Speaker
+from mediad.call.ahead import Ahead, Coming
 from mediad.call.shared import Shared
 from mediad.call.turn.answer import Answer
 from mediad.call.turn.heard import Heard
-from mediad.call.turn.sentences import Sentences
+from mediad.call.turn.sentences import Sentences, cut
 from mediad.line import Line
 from mediad.media.playout import PREBUFFER_WAIT_S
 from mediad.wire import frames
@@ -25,11 +27,6 @@ __all__ = ["Mouth", "MouthEvents"]
 
 _LINE_RATE_HZ = 8000
 _PAUSE_S = 0.2  # a language model that writes nothing for so long may have ended a sentence
-
-# A long answer is written far sooner than it is heard. What waits for its turn does so as text: the
-# playout holds so much audio and no more, and most of it may be cut off by a barge-in.
-_MAX_ASKED = 8  # sentences that the TTS service has not finished
-_MAX_AHEAD_S = 20.0  # of audio that waits to be played
 
 
 class MouthEvents(Protocol):
@@ -47,7 +44,7 @@ class MouthEvents(Protocol):
         ...
 
     def on_reply_finished(self, n: int, text: str) -> None:
-        """All of it was; or there was nothing to say, and the text is empty."""
+        """All of it was, and this much was heard; or there was nothing to say: it is empty."""
         ...
 
     def on_reply_failed(self, n: int, failed: Failed) -> None:
@@ -66,10 +63,9 @@ class _Reply:
     n: int
     cutter: Sentences
     answer: Answer = field(default_factory=Answer)
-    sentences: list[str] = field(default_factory=list)
-    """Those given to the TTS service."""
     waiting: deque[str] = field(default_factory=deque)
-    """Those that are yet to be."""
+    """Sentences that are yet to be given to the TTS service."""
+    has_asked: bool = False
     is_fallback: bool = False
     may_ask: bool = True
     """Whether the TTS service may be asked; else only what was spoken before is heard."""
@@ -82,7 +78,11 @@ class _Reply:
 
 
 class Mouth:
-    """One call's. `run` it in a task of the call, `tick` it every 20 ms."""
+    """One call's. `run` it in a task of the call, `tick` it every 20 ms.
+
+    Args:
+        playout_max_s: How much audio the line holds, in seconds.
+    """
 
     def __init__(
         self,
@@ -90,6 +90,7 @@ class Mouth:
         call: CallInfo,
         voice: Voice,
         line: Line,
+        playout_max_s: float,
         events: MouthEvents,
     ) -> None:
         self._metrics = shared.metrics
@@ -100,9 +101,10 @@ class Mouth:
         self._speaker = Speaker(
             shared.speech, shared.services.tts, call, voice, _LINE_RATE_HZ, self
         )
+        self._ahead = Ahead(playout_max_s, voice.rate or 1.0)
         self._reply: _Reply | None = None
-        # What is being spoken, by the number it was asked with: each sentence has its own.
-        self._speaking: dict[int, _Reply] = {}
+        # What comes of it, by the number it was asked with: each sentence has its own.
+        self._coming: dict[int, Coming] = {}
         self._n = 0
         self._has_spoken = False
         self._is_there = False  # a TTS service
@@ -123,7 +125,7 @@ class Mouth:
         """Speak no more."""
         self._speaker.close()
         self._reply = None
-        self._speaking.clear()
+        self._coming.clear()
 
     async def closed(self) -> None:
         """Wait, not for long, until the service has answered `close`."""
@@ -140,8 +142,7 @@ class Mouth:
         reply = self._reply
         if reply is not None and reply.n == n:
             reply.written_at = time.monotonic()
-            for sentence in reply.cutter.add(delta):
-                self._speak(reply, sentence)
+            self._speak(reply, reply.cutter.add(delta))
 
     def end(self, n: int) -> None:
         """All of its text was written."""
@@ -149,44 +150,39 @@ class Mouth:
         if reply is not None and reply.n == n:
             reply.written_at = math.inf
             reply.is_written = True
-            for sentence in reply.cutter.finish():
-                self._speak(reply, sentence)
-            self._feed(reply)
+            self._speak(reply, reply.cutter.finish())
 
     def say(self, n: int, text: str) -> None:
         """Say a text as the reply of a turn; with one under way in it, after that."""
         reply = self._reply
         if reply is None or reply.n != n:
             reply = self._reply = _Reply(n, Sentences(self._language), is_written=True)
-        self._speak(reply, text)
+        self._speak(reply, cut(text, self._language))
 
     def say_fallback(self, n: int, text: str) -> None:
         """Let the caller hear, as the reply of a turn, that something is wrong: this text, without
         the service if that has just failed. What cannot be spoken is replaced by a sound.
         """
-        cutter = Sentences(self._language)
-        may_ask = self._is_there and self._is_trusted
-        self._reply = reply = _Reply(
-            n, cutter, is_fallback=True, may_ask=may_ask, is_written=True
-        )
+        reply = self._reply = _Reply(n, Sentences(self._language), is_fallback=True)
+        reply.may_ask = self._is_there and self._is_trusted
+        reply.is_written = True
         if text:
-            self._speak(reply, text)
+            self._speak(reply, cut(text, self._language))
         else:
             self._play_fallback(reply)
 
     def _play_fallback(self, reply: _Reply) -> None:
         self._speaker.cancel(self._n)
-        self._speaking.clear()
+        self._coming.clear()
         reply.waiting.clear()
-        reply.sentences.clear()
-        reply.answer = Answer()
+        reply.has_asked = False
+        reply.answer.give_up()
         self._n += 1
         start_s = self._line.queued_s
         self._line.receive_agent(self._heard(self._fallback_frame), time.monotonic())
         reply.answer.add(self._n, "")
         reply.answer.on_audio(self._n, start_s, self._line.queued_s)
         reply.answer.on_done(self._n)
-        reply.answer.end()
 
     def distrust(self) -> None:
         """The service has failed: let fallbacks do without it until it has spoken again."""
@@ -196,37 +192,33 @@ class Mouth:
     def is_owed(self) -> bool:
         """Whether it is the service, and not the language model, for which the caller waits."""
         reply = self._reply
-        return bool(self._speaking) or (reply is not None and reply.is_written)
+        return bool(self._coming) or (reply is not None and reply.is_written)
 
     def cancel(self) -> Heard | None:
         """Say nothing more; return what was heard of the reply, if there is one. What is queued is
         yet to be flushed.
         """
         self._speaker.cancel(self._n)
-        self._speaking.clear()
+        self._coming.clear()
         reply, self._reply = self._reply, None
         return reply.answer.heard(self._line.played_s) if reply is not None else None
 
-    def _speak(self, reply: _Reply, sentence: str) -> None:
-        reply.waiting.append(sentence)
-        self._feed(reply)
-
-    def _feed(self, reply: _Reply) -> None:
+    def _speak(self, reply: _Reply, sentences: Iterable[str] = ()) -> None:
         """Give the TTS service as much as it may have."""
-        line = self._line
-        while (
-            reply.waiting
-            and len(self._speaking) < _MAX_ASKED
-            and line.queued_s - line.played_s < _MAX_AHEAD_S
-        ):
+        reply.waiting += sentences
+        while reply.waiting and self._has_room(reply.waiting[0]):
             sentence = reply.waiting.popleft()
             self._n += 1
-            self._speaking[self._n] = reply
+            self._coming[self._n] = Coming(sentence, self._ahead.length_s(sentence))
             reply.answer.add(self._n, sentence)
-            reply.sentences.append(sentence)
+            reply.has_asked = True
             self._speaker.speak(self._n, sentence, may_ask=reply.may_ask)
         if reply.is_written and not reply.waiting:
             reply.answer.end()
+
+    def _has_room(self, sentence: str) -> bool:
+        held_s = self._line.queued_s - self._line.played_s
+        return self._ahead.has_room(sentence, held_s, self._coming.values())
 
     # What is played
 
@@ -244,10 +236,9 @@ class Mouth:
             return
         if now - reply.written_at >= _PAUSE_S:
             reply.written_at = math.inf
-            for sentence in reply.cutter.pause():
-                self._speak(reply, sentence)
+            self._speak(reply, reply.cutter.pause())
         if reply.waiting:
-            self._feed(reply)
+            self._speak(reply)
         played_s = self._line.played_s
         if not reply.is_started and reply.answer.has_started(played_s):
             reply.is_started = True
@@ -256,15 +247,14 @@ class Mouth:
             self._events.on_reply_started(reply.n)
         if reply is self._reply and reply.answer.has_finished(played_s):
             self._reply = None
-            self._finish(reply)
+            self._finish(reply, played_s)
 
-    def _finish(self, reply: _Reply) -> None:
-        if reply.sentences and not reply.is_started:
+    def _finish(self, reply: _Reply, played_s: float) -> None:
+        if reply.has_asked and not reply.is_started:
             silent = Failed("tts", reply.n, "error", "it has made nothing to be heard", False)
             self._fail(reply, silent)
         else:
-            text = " ".join(reply.sentences) if reply.is_started else ""
-            self._events.on_reply_finished(reply.n, text)
+            self._events.on_reply_finished(reply.n, reply.answer.heard(played_s).text)
 
     def _fail(self, reply: _Reply, failed: Failed) -> None:
         self._is_trusted = False
@@ -290,39 +280,59 @@ class Mouth:
 
     def on_audio(self, n: int, message: bytes) -> None:
         """A sentence's audio comes."""
-        reply = self._speaking.get(n)
-        if reply is None:
+        reply, coming = self._reply, self._coming.get(n)
+        if reply is None or coming is None:
             return
         if not self._has_spoken:
             self._has_spoken = True
             self._events.on_agent_spoke()
         now = time.monotonic()
         reply.first_at = reply.first_at or now
-        start_s = self._line.queued_s
+        if coming.is_cut:
+            reply.answer.on_lost(n, _length_s(message))
+            return
+        start_s, refused = self._line.queued_s, self._line.counters().refused_bytes
         # The playout's wait is for senders in real time. A service sends as fast as it can: as soon
         # as there is enough the next tick plays it.
         frame = self._line.receive_agent(self._heard(message), now - PREBUFFER_WAIT_S)
         if isinstance(frame, BadFrame):
             self._metrics.bad_audio.labels(frame.reason).inc()
-        reply.answer.on_audio(n, start_s, self._line.queued_s)
+        queued_s = self._line.queued_s - start_s
+        coming.came_s += queued_s
+        reply.answer.on_audio(n, start_s, start_s + queued_s)
+        if self._line.counters().refused_bytes > refused:
+            # What follows would be heard as if nothing were missing: the sentence ends here.
+            coming.is_cut = True
+            reply.answer.on_lost(n, max(_length_s(message) - queued_s, 0.001))
 
     def on_word(self, n: int, text: str, offset_ms: int) -> None:
         """Where in its audio a word begins."""
-        if (reply := self._speaking.get(n)) is not None:
-            reply.answer.on_word(n, text, offset_ms / 1000)
+        if self._reply is not None and n in self._coming:
+            self._reply.answer.on_word(n, text, offset_ms / 1000)
 
     def on_tts_done(self, n: int, times: Times) -> None:
         """A sentence's audio is complete."""
         if times.tries:
             self._is_trusted = True
-        reply = self._speaking.pop(n, None)
-        if reply is not None:
-            reply.answer.on_done(n)
-            if times.first_at is not None and not reply.is_started:
-                self._metrics.audio_time.observe(times.first_at - times.head_at)
+        reply, coming = self._reply, self._coming.pop(n, None)
+        if reply is None or coming is None:
+            return
+        reply.answer.on_done(n)
+        if not coming.is_cut:
+            self._ahead.learn(coming.text, coming.came_s)
+        if times.first_at is not None and not reply.is_started:
+            self._metrics.audio_time.observe(times.first_at - times.head_at)
 
     def on_failed(self, failed: Failed) -> None:
         """A sentence cannot be spoken, or not to its end."""
-        reply = self._speaking.pop(failed.n, None)
-        if reply is not None:
+        reply = self._reply
+        if self._coming.pop(failed.n, None) is not None and reply is not None:
             self._fail(reply, failed)
+
+
+def _length_s(message: bytes) -> float:
+    """Return how long an audio frame is, in seconds."""
+    frame = frames.decode(message)
+    if not isinstance(frame, AudioFrame) or not frame.sample_rate * frame.num_channels:
+        return 0.0
+    return len(frame.audio) / 2 / frame.num_channels / frame.sample_rate

@@ -96,7 +96,8 @@ class Pipeline:
         self._ears = Ears(shared.model, self._on_voice)
         self._stt = SttLink(shared.services.stt, call, config["language"], self)
         self._llm = LlmLink(shared.services.llm, call, config["language"], self)
-        self._mouth = Mouth(shared, call, voice_of(config, settings.tts), line, self)
+        voice, held_s = voice_of(config, settings.tts), settings.audiosocket.playout_max_s
+        self._mouth = Mouth(shared, call, voice, line, held_s, self)
         self._turn_ended_at = 0.0  # when the caller's turn did
         self._is_agent_heard = False
         self._texts_to_say: deque[str] = deque()

@@ -6,9 +6,11 @@ Places are the line's ``queued_s`` and ``played_s``.
 
 import math
 
-from mediad.call.turn.heard import Heard, Spoken, heard
+from mediad.call.turn.heard import CHARS_PER_S, Heard, Spoken, heard
 
 __all__ = ["Answer"]
+
+_SOME_S = 0.1  # of a sentence whose end did not come, something is missing
 
 
 class Answer:
@@ -47,6 +49,21 @@ class Answer:
         sentence.is_complete = True
         if sentence.end_s == math.inf:
             del self._sentences[n]
+
+    def on_lost(self, n: int, lost_s: float) -> None:
+        """So much of a sentence came, and will not be played."""
+        sentence = self._sentences.get(n)
+        if sentence is not None:
+            sentence.lost_s += lost_s
+
+    def give_up(self) -> None:
+        """No more audio comes of any sentence, nor are there more of them."""
+        for n, sentence in list(self._sentences.items()):
+            if not sentence.is_complete and sentence.end_s < math.inf:
+                came_s = sentence.end_s - sentence.start_s
+                sentence.lost_s += max(len(sentence.text) / CHARS_PER_S - came_s, _SOME_S)
+            self.on_done(n)
+        self.end()
 
     def has_started(self, played_s: float) -> bool:
         """Whether its first frame was played."""

@@ -7,12 +7,13 @@ Places in audio are seconds of all audio that was ever queued for this caller: t
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-__all__ = ["MAX_WORDS", "Heard", "Spoken", "heard"]
+__all__ = ["CHARS_PER_S", "MAX_WORDS", "Heard", "Spoken", "heard"]
 
 MAX_WORDS = 1000
 """Offsets kept of one sentence; it has fewer."""
 
-_CHARS_PER_S = 14.0  # of ordinary speech, for a sentence whose end has not come
+CHARS_PER_S = 14.0
+"""Of ordinary speech; of a sentence whose end has not come that is all that is known."""
 
 
 class Heard(NamedTuple):
@@ -34,6 +35,8 @@ class Spoken:
     """Where it ends, as far as it has come."""
     is_complete: bool = False
     """No more audio comes."""
+    lost_s: float = 0.0
+    """How much of its end is never played: it did not come, or there was no room for it."""
     words: list[tuple[str, float]] = field(default_factory=list)
     """What the TTS service said of it: text and offset in seconds from the sentence's start."""
 
@@ -53,12 +56,13 @@ def heard(sentences: list[Spoken], played_s: float) -> Heard:
     for sentence in sentences:
         if sentence.start_s >= played_s:
             break
-        if sentence.is_complete and sentence.end_s <= played_s:
+        own_s = min(played_s, sentence.end_s) - sentence.start_s
+        if sentence.is_complete and sentence.end_s <= played_s and not sentence.lost_s:
             texts.append(sentence.text)
         elif sentence.words:
-            texts.append(_by_offsets(sentence, played_s - sentence.start_s))
+            texts.append(_by_offsets(sentence, own_s))
         else:
-            texts.append(_by_share(sentence, played_s - sentence.start_s))
+            texts.append(_by_share(sentence, own_s))
             estimated = True
     return Heard(" ".join(filter(None, texts)), estimated)
 
@@ -75,9 +79,9 @@ def _by_offsets(sentence: Spoken, played_s: float) -> str:
 
 
 def _by_share(sentence: Spoken, played_s: float) -> str:
-    length_s = sentence.end_s - sentence.start_s
+    length_s = sentence.end_s - sentence.start_s + sentence.lost_s
     if not sentence.is_complete:
-        length_s = max(length_s, len(sentence.text) / _CHARS_PER_S)
+        length_s = max(length_s, len(sentence.text) / CHARS_PER_S)
     if length_s <= 0.0:
         return ""
     text = sentence.text

@@ -11,7 +11,7 @@ When in doubt it waits: a sentence too long is heard as it should, one cut in tw
 for ever: whoever has waited calls `pause`.
 """
 
-__all__ = ["FIRST_MAX_CHARS", "MAX_CHARS", "Sentences"]
+__all__ = ["FIRST_MAX_CHARS", "MAX_CHARS", "Sentences", "cut"]
 
 FIRST_MAX_CHARS = 80
 """The first piece may end at a clause from here on: until it comes the caller hears nothing."""
@@ -147,6 +147,12 @@ class Sentences:
             self._max_chars = MAX_CHARS
             return 0
         return max(text.rfind(" ", 1), 0) or len(text)
+
+
+def cut(text: str, language: str) -> list[str]:
+    """Return the sentences of a text that is all there: at least one, also of marks alone."""
+    sentences = Sentences(language)
+    return [*sentences.add(text), *sentences.finish()] or [text]
 
 
 def _after_closing(text: str, at: int) -> int:

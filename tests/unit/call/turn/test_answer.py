@@ -66,3 +66,33 @@ def test_what_comes_of_others_is_nothing() -> None:
     answer.on_word(3, "x", 0.0)
     answer.on_done(3)
     assert answer.heard(1.0) == Heard("", False)
+
+
+def test_what_was_lost_was_not_heard() -> None:
+    answer = Answer()
+    answer.add(1, "One two three four.")
+    answer.on_audio(1, 0.0, 1.0)
+    answer.on_lost(1, 1.0)
+    answer.on_lost(9, 1.0)  # of nothing
+    answer.on_done(1)
+    answer.add(2, "Five.")
+    answer.on_audio(2, 1.0, 2.0)
+    answer.on_done(2)
+    assert answer.heard(1.0) == Heard("One two", True)
+    assert answer.heard(2.0) == Heard("One two Five.", True)
+
+
+def test_what_does_not_come_any_more_is_not_waited_for() -> None:
+    answer = Answer()
+    answer.add(1, "One two.")
+    answer.on_audio(1, 0.0, 1.0)
+    answer.on_done(1)
+    answer.add(2, "Three four.")
+    answer.on_word(2, "Three", 0.0)
+    answer.on_word(2, "four.", 0.6)
+    answer.on_audio(2, 1.0, 1.5)
+    answer.add(3, "Five.")
+    answer.give_up()
+    assert not answer.has_finished(1.4)
+    assert answer.has_finished(1.5)
+    assert answer.heard(1.5) == Heard("One two. Three", False)

@@ -79,3 +79,12 @@ def test_nothing_queued_nothing_heard() -> None:
 def test_words_are_bounded() -> None:
     sentence = first([("a", 0.0)] * (MAX_WORDS + 1))
     assert len(sentence.words) == MAX_WORDS
+
+
+def test_a_sentence_without_room_for_its_end_is_heard_in_part() -> None:
+    sentence = first(OFFSETS)
+    sentence.lost_s = 1.0
+    sentence.end_s = 11.2
+    assert heard([sentence], 20.0) == Heard("Your order, number 3,", False)
+    none = Spoken("Never.", 11.2, 11.2, is_complete=True, lost_s=2.0)
+    assert heard([none], 20.0).text == ""

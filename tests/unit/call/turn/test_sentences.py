@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mediad.call.turn.sentences import FIRST_MAX_CHARS, MAX_CHARS, Sentences
+from mediad.call.turn.sentences import FIRST_MAX_CHARS, MAX_CHARS, Sentences, cut
 
 # Each text is cut at "|"; the marks are not in the text.
 TEXTS = {
@@ -183,3 +183,9 @@ def test_how_the_text_comes_changes_no_word(text: str, sizes: list[int], languag
     pieces += sentences.finish()
     assert [c for c in "".join(pieces) if c.isalnum()] == [c for c in text if c.isalnum()]
     assert all(len(piece) <= MAX_CHARS + FIRST_MAX_CHARS for piece in pieces)
+
+
+def test_a_text_that_is_all_there_is_cut_at_once() -> None:
+    assert cut("One. Two? 3. Four", "en") == ["One.", "Two?", "3. Four"]
+    assert cut("Three", "") == ["Three"]
+    assert cut("…", "en") == ["…"]
