@@ -137,6 +137,7 @@ async def test_what_was_not_heard_is_not_in_the_history() -> None:
         assert 5 <= len(heard) < 30
         assert cut["discarded_ms"] > 1000
         assert not cut["estimated"]
+        assert cut["reason"] == "barge_in"
         # 100 ms a letter: as long as it was heard before the barge-in, and no word more.
         await it.turn_ends(1)
         (asked, *_) = it.llm.asked(Generate)
@@ -189,6 +190,8 @@ async def test_the_caller_hears_of_a_language_model_that_fails() -> None:
         await it.turn_ends(0)
         it.speak()
         assert await it.turn_ends(1) == {"n": 2, "how": "failed"}
+        (dropped,) = it.daemon.events("interrupted")
+        assert (dropped.data["n"], dropped.data["reason"]) == (2, "failed")
         assert await it.turn_ends(2) == {"n": 3, "how": "finished"}
         assert it.texts("out") == ["Hello.", "Sorry."]
         assert await it.daemon.metric("mediad_fallbacks_total", role="llm") == 1

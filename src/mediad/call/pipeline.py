@@ -268,8 +268,8 @@ class Pipeline:
                     self._metrics.false_barge_ins.inc()
             case act.Overdue(n, awaits_words):
                 self._blame_for_silence(n, awaits_words)
-            case act.CancelTurn(n):
-                self._cancel(n)
+            case act.CancelTurn(n, how):
+                self._cancel(n, how)
             case act.TurnEnded(n, how):
                 self._metrics.turns.labels(how).inc()
                 self._facts.publish("turn_ended", {"n": n, "how": how})
@@ -291,11 +291,12 @@ class Pipeline:
             case Speech.TEXT:
                 self._mouth.say(n, self._texts_to_say.popleft())
 
-    def _cancel(self, n: int) -> None:
+    def _cancel(self, n: int, how: Ended) -> None:
         self._llm.cancel(n)
         heard = self._mouth.cancel()
         self._tell_speaking("agent", False)
-        data: dict[str, Any] = {"n": n, "discarded_ms": self._line.flush()}
+        reason = "failed" if how is Ended.FAILED else "barge_in"
+        data: dict[str, Any] = {"n": n, "reason": reason, "discarded_ms": self._line.flush()}
         if heard is not None:
             data |= {"heard": heard.text, "estimated": heard.estimated}
             self._has_said(heard.text)

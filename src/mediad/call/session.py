@@ -409,7 +409,7 @@ class Session:
     def _interrupt(self) -> None:
         discarded_ms = self.line.flush()
         self._metrics.interruptions.inc()
-        self.facts.publish("interrupted", {"discarded_ms": discarded_ms})
+        self.facts.publish("interrupted", {"reason": "barge_in", "discarded_ms": discarded_ms})
 
     def _take_rtvi(self, event: rtvi.Event, now: float) -> None:
         if isinstance(event, rtvi.Transcript):

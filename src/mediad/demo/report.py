@@ -119,7 +119,9 @@ def _barge_in(at: float, heard: Track, started_at: float, events: Sequence[Event
         (
             event
             for event in events
-            if event.type == "interrupted" and at_s < event.offset_s + _SOON_S
+            if event.type == "interrupted"
+            and event.data["reason"] == "barge_in"
+            and at_s < event.offset_s + _SOON_S
         ),
         None,
     )

@@ -131,6 +131,8 @@ class CancelTurn(NamedTuple):
     """
 
     n: int
+    how: Ended
+    """How the turn ends by it: `TurnEnded` follows."""
 
 
 class TurnEnded(NamedTuple):

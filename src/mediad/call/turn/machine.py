@@ -382,6 +382,11 @@ class Turns:
             self._timers.pop(timer, None)
         self._out.append(act.TurnEnded(self.turn, how))
 
+    def _cancel(self, how: Ended) -> None:
+        self._holds.clear()
+        self._out.append(act.CancelTurn(self.turn, how))
+        self._end(how)
+
     def _after_agent(self, now: float) -> None:
         self._release_all()
         if self._overlap is not None or self._words or self._is_voice:
@@ -410,11 +415,9 @@ class Turns:
         self._release("overlap")
 
     def _barge_in(self, now: float) -> None:
-        was_heard = self.state is State.AGENT
+        how = Ended.INTERRUPTED if self.state is State.AGENT else Ended.CONTINUED
         self._cut_by_noise = self._speech in (None, Speech.FIRST_MESSAGE)  # unless a word comes
-        self._holds.clear()
-        self._out.append(act.CancelTurn(self.turn))
-        self._end(Ended.INTERRUPTED if was_heard else Ended.CONTINUED)
+        self._cancel(how)
         self._continue(now)
 
     def _hold(self, why: str) -> None:
@@ -442,9 +445,7 @@ class Turns:
 
     def _fail(self, now: float) -> None:
         was_fallback = self._speech is Speech.FALLBACK
-        self._holds.clear()
-        self._out.append(act.CancelTurn(self.turn))
-        self._end(Ended.FAILED)
+        self._cancel(Ended.FAILED)
         if was_fallback:
             self._give_up("failures")
         else:
