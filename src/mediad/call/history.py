@@ -34,11 +34,15 @@ class History:
     def __init__(self, prompt: str = "") -> None:
         self._prompt = prompt
         self._messages: deque[Message] = deque()
-        self._chars = 0
 
-    def add_caller(self, text: str) -> None:
-        """The caller has said this."""
-        self._add("user", text)
+    def add_caller(self, text: str, instead_of: str = "") -> None:
+        """The caller has said this; in place of the end of its last words, if that is told."""
+        said = next((one for one in reversed(self._messages) if one["role"] == "user"), None)
+        if instead_of and said is not None and said["content"].endswith(instead_of):
+            said["content"] = f"{said['content'].removesuffix(instead_of)}{text}"[-MAX_CHARS:]
+            self._trim()
+        else:
+            self._add("user", text)
 
     def add_agent(self, text: str) -> None:
         """The caller has heard this of the agent."""
@@ -58,14 +62,15 @@ class History:
         last = self._messages[-1] if self._messages else None
         if last is not None and last["role"] == role:  # some services take only one in a row
             last["content"] = f"{last['content']} {text}"[-MAX_CHARS:]
-            self._chars = sum(len(message["content"]) for message in self._messages)
         else:
             self._messages.append(_message(role, text[:MAX_CHARS]))
-            self._chars += len(text[:MAX_CHARS])
-        while len(self._messages) > MAX_MESSAGES or (
-            self._chars > MAX_CHARS and len(self._messages) > 1
-        ):
-            self._chars -= len(self._messages.popleft()["content"])
+        self._trim()
+
+    def _trim(self) -> None:
+        messages = self._messages
+        chars = sum(len(message["content"]) for message in messages)
+        while len(messages) > MAX_MESSAGES or (chars > MAX_CHARS and len(messages) > 1):
+            chars -= len(messages.popleft()["content"])
 
 
 def _message(role: str, content: str) -> Message:

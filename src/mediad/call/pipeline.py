@@ -251,8 +251,8 @@ class Pipeline:
             case act.EndOfTurn(n):
                 self._turn_ended_at = now
                 self._stt.stopped_speaking(n)
-            case act.AddWords(text):
-                self._history.add_caller(text)
+            case act.AddWords(text, instead_of):
+                self._history.add_caller(text, instead_of)
             case act.Generate(n, why, text):
                 if text:
                     self._history.add_caller(text)

@@ -51,3 +51,19 @@ def test_it_is_bounded_in_characters_and_the_newest_stays() -> None:
     assert roles(history) == [("assistant", "y" * (MAX_CHARS // 2))]
     history.add_agent("z" * MAX_CHARS)
     assert roles(history) == [("assistant", "z" * MAX_CHARS)]
+
+
+def test_words_that_were_not_certain_are_replaced() -> None:
+    history = History()
+    history.add_caller("Hello.")
+    history.add_caller("one")
+    history.add_agent("One")
+    history.add_caller("one two", instead_of="one")
+    history.add_caller("and three")
+    assert roles(history) == [
+        ("user", "Hello. one two"),
+        ("assistant", "One"),
+        ("user", "and three"),
+    ]
+    history.add_caller("four", instead_of="that nobody said")
+    assert roles(history)[-1] == ("user", "and three four")

@@ -102,6 +102,8 @@ class AddWords(NamedTuple):
     """Add words to the caller's side of the history; no answer is asked for."""
 
     text: str
+    instead_of: str = ""
+    """What they replace of it: words that were answered before they were certain."""
 
 
 class PausePlayout(NamedTuple):

@@ -64,6 +64,7 @@ class Turns:
         self._is_soft = False  # words come, and no voice: the gate does not hear this caller
         self._words = Words()
         self._stale_until = 0.0  # words up to then may belong to the turn before
+        self._stale_words = ""  # the interim of that turn, which was answered
         self._overlap: Overlap | None = None
         self._holds: set[str] = set()  # why the playout is held
         self._cut_by_noise = False  # the answer before, it seems: no word came
@@ -128,7 +129,8 @@ class Turns:
             self._timers.setdefault(Timer.PATIENCE, now + patience_s)
         elif now < self._stale_until and self._overlap is None and self._is_agents:
             if final:
-                self._out.append(act.AddWords(text))
+                self._out.append(act.AddWords(text, self._stale_words))
+                self._stale_words = ""
         else:
             self._new_words(text, final, now)
         return self._take()
@@ -295,6 +297,7 @@ class Turns:
 
     def _finals_late(self, now: float) -> None:
         self._stale_until = now + _STALE_S
+        self._stale_words = self._words.interim
         self._answer(self._words.take(with_interim=True), now)
 
     def _overdue(self, now: float, *, awaits_words: bool) -> None:

@@ -21,6 +21,11 @@ class Words:
         """Whether nothing is left to become final."""
         return bool(self._finals) and not self._interim
 
+    @property
+    def interim(self) -> str:
+        """What may still change."""
+        return self._interim
+
     def add(self, text: str, final: bool) -> None:
         """Take what was recognised; ``text`` is not empty."""
         if final:

@@ -38,8 +38,8 @@ def tell(action: Action) -> str:
             return f"cancel {n}"
         case AskWords(n):
             return f"ask {n}"
-        case AddWords(text):
-            return f"add {text}"
+        case AddWords(text, instead_of):
+            return f"add {text} for {instead_of}" if instead_of else f"add {text}"
         case ResumePlayout(repeat):
             return "resume, repeat" if repeat else "resume"
         case Overdue(n, awaits_words):

@@ -65,21 +65,24 @@ def test_the_last_interim_counts_when_the_finals_are_late() -> None:
     assert lines == ["2.20 end of turn 1 by silence", "3.20 generate 1 answer one two"]
 
 
-def test_late_finals_of_an_answered_turn_are_only_added() -> None:
+def test_late_finals_of_an_answered_turn_replace_what_was_answered() -> None:
     lines = play(
         LISTENER,
         """
         1.00 voice
-        1.30 interim one
+        1.20 final one
+        1.30 interim two
         1.60 quiet
-        3.30 interim one t
-        3.40 final one two
+        3.30 interim two th
+        3.40 final two three
+        3.45 final four
         3.50 done 1
         3.60 heard 1
         """,
         4.0,
     )
-    assert lines[1:] == ["3.20 generate 1 answer one", "3.40 add one two"]
+    answered = ["3.20 generate 1 answer one two"]
+    assert lines[1:] == [*answered, "3.40 add two three for two", "3.45 add four"]
 
 
 def test_finals_are_waited_for_while_there_is_no_word() -> None:
