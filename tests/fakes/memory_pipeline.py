@@ -147,6 +147,8 @@ class MemoryCall:
         """Ends of the caller's turns: when, and how many frames had been written."""
         self.said_at = 0.0
         """When the last of the caller's speech was sent."""
+        self.heard = "hello"
+        """What the STT service recognises; may be empty."""
         self.reply = "Yes."
         """What the language model says."""
         self.s_per_char = 0.0
@@ -171,7 +173,8 @@ class MemoryCall:
                 return [Ready(RATE_HZ)]
             case StoppedSpeaking(n) if n is not None:
                 self.decided.append((self._loop.time(), len(self.written)))
-                return [Transcription("hello", "", ""), Done(n)]
+                words = [Transcription(self.heard, "", "")] if self.heard else []
+                return [*words, Done(n)]
             case Generate(n):
                 text = [Text(n, self.reply)] if self.reply else []
                 return [*text, Done(n, **self.llm_done)]

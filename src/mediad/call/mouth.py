@@ -65,7 +65,8 @@ class _Reply:
     answer: Answer = field(default_factory=Answer)
     waiting: deque[str] = field(default_factory=deque)
     """Sentences that are yet to be given to the TTS service."""
-    has_asked: bool = False
+    asked_at: float | None = None
+    """When the TTS service was asked for the first of them."""
     is_fallback: bool = False
     may_ask: bool = True
     """Whether the TTS service may be asked; else only what was spoken before is heard."""
@@ -175,7 +176,7 @@ class Mouth:
         self._speaker.cancel(self._n)
         self._coming.clear()
         reply.waiting.clear()
-        reply.has_asked = False
+        reply.asked_at = None
         reply.answer.give_up()
         self._n += 1
         start_s = self._line.queued_s
@@ -211,7 +212,8 @@ class Mouth:
             self._n += 1
             self._coming[self._n] = Coming(sentence, self._ahead.length_s(sentence))
             reply.answer.add(self._n, sentence)
-            reply.has_asked = True
+            if reply.asked_at is None:
+                reply.asked_at = time.monotonic()
             self._speaker.speak(self._n, sentence, may_ask=reply.may_ask)
         if reply.is_written and not reply.waiting:
             reply.answer.end()
@@ -250,7 +252,7 @@ class Mouth:
             self._finish(reply, played_s)
 
     def _finish(self, reply: _Reply, played_s: float) -> None:
-        if reply.has_asked and not reply.is_started:
+        if reply.asked_at is not None and not reply.is_started:
             silent = Failed("tts", reply.n, "error", "it has made nothing to be heard", False)
             self._fail(reply, silent)
         else:
@@ -287,7 +289,10 @@ class Mouth:
             self._has_spoken = True
             self._events.on_agent_spoke()
         now = time.monotonic()
-        reply.first_at = reply.first_at or now
+        if reply.first_at is None:
+            reply.first_at = now
+            if reply.asked_at is not None:
+                self._metrics.audio_time.observe(now - reply.asked_at)
         if coming.is_cut:
             reply.answer.on_lost(n, _length_s(message))
             return
@@ -320,8 +325,6 @@ class Mouth:
         reply.answer.on_done(n)
         if not coming.is_cut:
             self._ahead.learn(coming.text, coming.came_s)
-        if times.first_at is not None and not reply.is_started:
-            self._metrics.audio_time.observe(times.first_at - times.head_at)
 
     def on_failed(self, failed: Failed) -> None:
         """A sentence cannot be spoken, or not to its end."""

@@ -98,7 +98,8 @@ class Pipeline:
         self._llm = LlmLink(shared.services.llm, call, config["language"], self)
         voice, held_s = voice_of(config, settings.tts), settings.audiosocket.playout_max_s
         self._mouth = Mouth(shared, call, voice, line, held_s, self)
-        self._turn_ended_at = 0.0  # when the caller's turn did
+        self._ended_turn = 0  # the caller's newest that has ended
+        self._turn_ended_at = 0.0  # when, until its answer is heard
         self._is_agent_heard = False
         self._texts_to_say: deque[str] = deque()
         self._to_do: deque[Action] = deque()
@@ -249,7 +250,7 @@ class Pipeline:
             case act.AskWords(n):
                 self._stt.stopped_speaking(n)
             case act.EndOfTurn(n):
-                self._turn_ended_at = now
+                self._ended_turn, self._turn_ended_at = n, now
                 self._stt.stopped_speaking(n)
             case act.AddWords(text, instead_of):
                 self._history.add_caller(text, instead_of)
@@ -264,13 +265,14 @@ class Pipeline:
                 self._line.hold()
             case act.ResumePlayout(repeat):
                 self._line.resume(repeat)
-                if repeat:
-                    self._metrics.false_barge_ins.inc()
+            case act.WasNoise():
+                self._metrics.false_barge_ins.inc()
             case act.Overdue(n, awaits_words):
                 self._blame_for_silence(n, awaits_words)
             case act.CancelTurn(n, how):
                 self._cancel(n, how)
             case act.TurnEnded(n, how):
+                self._turn_ended_at = 0.0  # if it was not answered, nothing is measured
                 self._metrics.turns.labels(how).inc()
                 self._facts.publish("turn_ended", {"n": n, "how": how})
             case act.GiveUp(reason):
@@ -429,7 +431,8 @@ class Pipeline:
     def on_stt_done(self, n: int, times: Times) -> None:
         """All words of a turn are there."""
         now = time.monotonic()
-        self._metrics.transcript_time.observe(times.done_at - times.asked_at)
+        if n == self._ended_turn:  # not what was only asked for
+            self._metrics.transcript_time.observe(times.done_at - times.asked_at)
         self._do(self._turns.on_stt_done(n, now), now)
 
     def on_text(self, n: int, delta: str) -> None:

@@ -32,7 +32,7 @@ class PipelineMetrics:
         self.turns = Counter("mediad_turns", "Turns, by how they ended", ["how"], registry=registry)
         self.false_barge_ins = Counter(
             "mediad_false_barge_ins",
-            "Noises over the agent, after which it went on",
+            "Noises that the agent fell silent for or was cut short by, taken for the caller",
             registry=registry,
         )
         self.fallbacks = Counter(

@@ -24,6 +24,7 @@ __all__ = [
     "Say",
     "Speech",
     "TurnEnded",
+    "WasNoise",
     "Why",
 ]
 
@@ -144,6 +145,10 @@ class TurnEnded(NamedTuple):
     how: Ended
 
 
+class WasNoise(NamedTuple):
+    """What the agent fell silent for, or was cut short by, was nobody who spoke."""
+
+
 class GiveUp(NamedTuple):
     """End the call. Nothing follows."""
 
@@ -165,4 +170,5 @@ Action = (
     | ResumePlayout
     | Say
     | TurnEnded
+    | WasNoise
 )

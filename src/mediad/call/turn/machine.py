@@ -67,7 +67,8 @@ class Turns:
         self._stale_words = ""  # the interim of that turn, which was answered
         self._overlap: Overlap | None = None
         self._holds: set[str] = set()  # why the playout is held
-        self._cut_by_noise = False  # the answer before, it seems: no word came
+        self._cut_by_noise = False  # the agent was, it seems: no word has come since
+        self._may_go_on = False  # it was an answer
         self._go_ons = self._failures = self._no_inputs = 0
         self._texts = 0  # that wait to be said
 
@@ -327,12 +328,14 @@ class Turns:
             self._generate(Why.ANSWER, text, now)
 
     def _go_on_or_be_silent(self, now: float) -> None:
-        if self._cut_by_noise and self._go_ons < MAX_GO_ON:
+        was_noise, self._cut_by_noise = self._cut_by_noise, False
+        if was_noise:
+            self._out.append(act.WasNoise())
+        if was_noise and self._may_go_on and self._go_ons < MAX_GO_ON:
             self._go_ons += 1
             self._generate(Why.GO_ON, "", now)
         else:
             self._be_silent(now)
-        self._cut_by_noise = False
 
     def _be_silent(self, now: float) -> None:
         self.state = State.SILENT
@@ -413,13 +416,16 @@ class Turns:
         self._timers[Timer.FINAL] = self._overlap.reaches(self._options.final_after_s)
 
     def _overlap_was_noise(self) -> None:
+        if self.state is State.AGENT:
+            self._out.append(act.WasNoise())
         self._overlap = None
         self._speech_s = 0.0
         self._release("overlap")
 
     def _barge_in(self, now: float) -> None:
         how = Ended.INTERRUPTED if self.state is State.AGENT else Ended.CONTINUED
-        self._cut_by_noise = self._speech in (None, Speech.FIRST_MESSAGE)  # unless a word comes
+        self._cut_by_noise = True  # unless a word comes
+        self._may_go_on = self._speech in (None, Speech.FIRST_MESSAGE)
         self._cancel(how)
         self._continue(now)
 
@@ -448,6 +454,7 @@ class Turns:
 
     def _fail(self, now: float) -> None:
         was_fallback = self._speech is Speech.FALLBACK
+        self._cut_by_noise = False
         self._cancel(Ended.FAILED)
         if was_fallback:
             self._give_up("failures")

@@ -46,9 +46,13 @@ def tell(action: Action) -> str:
             return f"overdue {n} words" if awaits_words else f"overdue {n}"
         case GiveUp(reason):
             return f"give up {reason}"
-    return {"CallerStarted": "caller", "CallerStopped": "quiet", "PausePlayout": "pause"}[
-        type(action).__name__
-    ]
+    names = {
+        "CallerStarted": "caller",
+        "CallerStopped": "quiet",
+        "PausePlayout": "pause",
+        "WasNoise": "noise",
+    }
+    return names[type(action).__name__]
 
 
 def _do(turns: Turns, what: str, now: float) -> list[Action]:
@@ -83,7 +87,8 @@ def _do(turns: Turns, what: str, now: float) -> list[Action]:
 def play(options: TurnOptions, script: str, until: float, *, quietly: bool = True) -> list[str]:
     """Play a script of lines ``<seconds> <what>``; return lines of the same form.
 
-    Quietly: without telling when the caller starts and stops, and what is only asked for then.
+    Quietly: without telling when the caller starts and stops, what is only asked for then, and what
+    was noise.
     """
     turns = Turns(options, 0.0)
     steps = [line.split(maxsplit=1) for line in script.splitlines() if line.strip()]
@@ -97,5 +102,5 @@ def play(options: TurnOptions, script: str, until: float, *, quietly: bool = Tru
         told += [(now, action) for action in turns.tick(now + 1e-6)]
     assert at == len(steps), "the script is longer than its call"
     lines = [f"{now:.2f} {tell(action)}" for now, action in told]
-    hidden = ("caller", "quiet", "ask") if quietly else ()
+    hidden = ("caller", "quiet", "ask", "noise") if quietly else ()
     return [line for line in lines if line.split()[1] not in hidden]

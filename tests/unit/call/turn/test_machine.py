@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from mediad.call.turn.actions import Generate, WasNoise
 from mediad.call.turn.machine import MAX_GO_ON, State, Turns
 from mediad.call.turn.options import EndBy, TurnOptions
 from tests.unit.call.turn.scripts import LISTENER, play
@@ -399,10 +400,37 @@ def test_an_answer_goes_on_after_noise_twice_at_most() -> None:
         turns.tick(now + 0.8)
         turns.on_voice_stopped(now + 1.0, 0.1)
         turns.tick(now + 2.0)
-        went_on += bool(turns.on_stt_done(turns.turn, now + 2.0)[1:])
+        done = turns.on_stt_done(turns.turn, now + 2.0)
+        assert WasNoise() in done
+        went_on += any(isinstance(action, Generate) for action in done)
         now += 2.0
     assert went_on == MAX_GO_ON
     assert turns.state is State.SILENT
+
+
+NOISE = "3.50 voice\n4.50 quiet\n5.20 done 2\n"
+
+
+@pytest.mark.parametrize(
+    ("happens", "noises"),
+    [
+        ("3.50 voice\n3.90 quiet\n", ["4.05 noise"]),
+        (NOISE, ["5.20 noise"]),
+        (NOISE + "5.30 failed 3\n6.00 heard 4", ["5.20 noise"]),
+        ("3.50 voice\n3.80 final stop\n4.00 quiet\n4.80 done 2", []),
+        ("3.50 voice\n4.50 quiet\n4.60 final stop\n5.30 done 2", []),
+        ("3.50 voice\n4.50 quiet\n5.20 stt-failed 2\n5.30 heard 3\n6.00 finished 3\n", []),
+    ],
+)
+def test_noise_is_told_from_a_voice_afterwards(happens: str, noises: list[str]) -> None:
+    lines = play(LISTENER, ANSWERED + happens, 7.0, quietly=False)
+    assert [line for line in lines if "noise" in line] == noises
+
+
+def test_noise_over_a_text_of_others_is_noise_though_nothing_goes_on() -> None:
+    happens = "1.00 text\n1.10 heard 1\n2.00 voice\n3.00 quiet\n3.70 done 2"
+    lines = play(LISTENER, happens, 5.0, quietly=False)
+    assert [line for line in lines if line.split()[1] in ("noise", "generate")] == ["3.70 noise"]
 
 
 # The caller goes on before a word of the answer was heard
