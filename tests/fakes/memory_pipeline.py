@@ -28,7 +28,7 @@ from mediad.config import Settings
 from mediad.line import Line
 from mediad.metrics import Metrics
 from mediad.wire import frames, service
-from mediad.wire.audiosocket import Kind, audio_message, uuid_message
+from mediad.wire.audiosocket import AUDIO_KIND_OF_RATE, Kind, audio_message, uuid_message
 from mediad.wire.frames import AudioFrame, Interruption, Text, Transcription
 from mediad.wire.service import (
     Done,
@@ -244,6 +244,7 @@ async def memory_call(
     phase_s: float = 0.0,
     agent: Mapping[str, Any] | None = None,
     playout_max_s: float = 60.0,
+    line_rate_hz: int = RATE_HZ,
     **pipeline: Any,
 ) -> AsyncIterator[MemoryCall]:
     """Have a call on the running loop, whose clock becomes everybody's.
@@ -254,6 +255,7 @@ async def memory_call(
         phase_s: How long after a tick the caller's frames come.
         agent: The configuration of its agent.
         playout_max_s: What its line holds.
+        line_rate_hz: What its line plays.
         pipeline: Settings.
     """
     loop = asyncio.get_running_loop()
@@ -287,7 +289,8 @@ async def memory_call(
     info = CallInfo(str(uuid), agent=config)
     session = Session(info, line, call, settings, Bus(metrics), metrics, b"")
     call.session = session
-    line.receive_caller(uuid_message(uuid), loop.time())
+    first = audio_message(AUDIO_KIND_OF_RATE[line_rate_hz], bytes(line_rate_hz // 25))
+    line.receive_caller(uuid_message(uuid) + first, loop.time())
     session.open(shared, None)
     ticker = Ticker(metrics, loop.time)
     ticker.add(session)

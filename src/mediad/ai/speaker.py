@@ -87,7 +87,8 @@ class Speaker:
     ) -> None:
         self._cache = cache
         self._voice = voice
-        self._rate_hz = rate_hz
+        self.rate_hz = rate_hz
+        """For which speech is kept from now on: what the line plays as it is."""
         self._events = events
         self._link = TtsLink(service, call, voice, rate_hz, self)
         self._link_n = 0
@@ -112,7 +113,7 @@ class Speaker:
             voice.voice,
             voice.language,
             voice.rate or 1.0,
-            self._rate_hz,
+            self.rate_hz,
             normalise(text),
         )
 

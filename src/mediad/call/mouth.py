@@ -25,7 +25,6 @@ from mediad.wire.service import Role, Voice
 
 __all__ = ["Mouth", "MouthEvents"]
 
-_LINE_RATE_HZ = 8000
 _PAUSE_S = 0.2  # a language model that writes nothing for so long may have ended a sentence
 
 
@@ -99,9 +98,8 @@ class Mouth:
         self._language = voice.language
         self._line = line
         self._events = events
-        self._speaker = Speaker(
-            shared.speech, shared.services.tts, call, voice, _LINE_RATE_HZ, self
-        )
+        rate_hz = line.playout_rate_hz
+        self._speaker = Speaker(shared.speech, shared.services.tts, call, voice, rate_hz, self)
         self._ahead = Ahead(playout_max_s, voice.rate or 1.0)
         self._reply: _Reply | None = None
         # What comes of it, by the number it was asked with: each sentence has its own.
@@ -207,6 +205,7 @@ class Mouth:
     def _speak(self, reply: _Reply, sentences: Iterable[str] = ()) -> None:
         """Give the TTS service as much as it may have."""
         reply.waiting += sentences
+        self._speaker.rate_hz = self._line.playout_rate_hz  # known with the first audio
         while reply.waiting and self._has_room(reply.waiting[0]):
             sentence = reply.waiting.popleft()
             self._n += 1

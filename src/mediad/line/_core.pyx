@@ -456,6 +456,11 @@ cdef class Line(LineBase):
         return dropped // 2 * 1000 // self._playout_rate_hz
 
     @property
+    def playout_rate_hz(self):
+        """What the caller gets, in samples a second."""
+        return self._playout_rate_hz
+
+    @property
     def queued_s(self):
         """The place after all agent audio that was ever queued, in seconds of it."""
         return self._playout.queued_s()

@@ -271,6 +271,11 @@ class Line:
         return dropped // 2 * 1000 // self._playout_rate_hz
 
     @property
+    def playout_rate_hz(self) -> int:
+        """What the caller gets, in samples a second: 8000 before the first audio of either side."""
+        return self._playout_rate_hz
+
+    @property
     def queued_s(self) -> float:
         """The place after all agent audio that was ever queued, in seconds of it."""
         return self._playout.queued_s

@@ -4,10 +4,12 @@ counted in ticks.
 
 import pytest
 
+from mediad.ai.spoken import SpeechKey, unpack
 from mediad.ai.tts_cache import LINGER_S, NoStore
 from mediad.call.pipeline_tools import HANG_UP, UNKNOWN, called
 from mediad.call.ticker import TICK_S
-from mediad.wire.frames import Text
+from mediad.wire import frames
+from mediad.wire.frames import AudioFrame, Text
 from mediad.wire.service import Generate
 from tests import virtual_time
 from tests.fakes.memory_pipeline import MemoryStore, memory_call
@@ -144,3 +146,23 @@ def test_other_tools_end_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_call_of_no_tool_is_unknown(call: dict[str, object]) -> None:
     assert list(called([call, call_of(HANG_UP)])) == [UNKNOWN, HANG_UP]
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 16_000])
+def test_speech_is_kept_as_the_callers_line_plays_it(
+    monkeypatch: pytest.MonkeyPatch, rate_hz: int
+) -> None:
+    async def talk() -> None:
+        store = MemoryStore()
+        options = {"line_rate_hz": rate_hz, "first_message": "Hello."}
+        async with memory_call(monkeypatch, store, **options) as call:
+            await call.be_quiet(2.0)
+        key = SpeechKey("ws://127.0.0.1:8773", "", "", 1.0, rate_hz, "Hello.")
+        items = unpack(store.values[key.digest()])
+        assert items is not None
+        assert isinstance(items[-1], bytes)
+        audio = frames.decode(items[-1])
+        assert isinstance(audio, AudioFrame)
+        assert audio.sample_rate == rate_hz
+
+    virtual_time.run(talk())

@@ -65,7 +65,7 @@ def test_a_cough_over_the_agent_is_noise_and_no_transcript(monkeypatch: pytest.M
     async def talk() -> None:
         async with memory_call(monkeypatch, NoStore(), first_message="Hello.") as call:
             call.heard = ""
-            await call.be_quiet(0.4)
+            await call.be_quiet(0.6)
             await call.speak(0.2)
             await call.be_quiet(2.0)
             assert len([asked for asked in call.asked if isinstance(asked, StoppedSpeaking)]) == 1

@@ -542,6 +542,15 @@ def test_a_flush_ends_a_hold_and_forgets_what_was_kept(core: type[Line]) -> None
     assert line.resume(True) == 0
 
 
+def test_it_is_known_what_the_line_plays(core: type[Line]) -> None:
+    line = new_line(core)
+    assert line.playout_rate_hz == 8000
+    assert line_at(core, 48_000).playout_rate_hz == 48_000
+    line.receive_agent(agent_message(noise(15, 480), 24_000), 1.0)
+    line.receive_caller(audio_message(Kind.SLIN16, bytes(640)), 1.0)
+    assert line.playout_rate_hz == 8000  # it does not change within what is heard
+
+
 def test_places_are_in_seconds_of_audio(core: type[Line]) -> None:
     line = line_at(core, 8000)
     assert (line.queued_s, line.played_s) == (0.0, 0.0)
