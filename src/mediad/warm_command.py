@@ -5,6 +5,7 @@ import contextlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
@@ -19,6 +20,7 @@ from mediad.ai.spoken import normalise
 from mediad.ai.tts_cache import TtsCache
 from mediad.cache import open_cache
 from mediad.cache.cache import Cache
+from mediad.call.turn.sentences import cut
 from mediad.config import Settings
 from mediad.config_option import config_option, load
 from mediad.errors import AgentUnavailable
@@ -52,6 +54,16 @@ class _Prompt:
 )
 @click.option("--voice", help="The voice to speak with, if not that of [tts] voice.")
 @click.option(
+    "--language",
+    help="The language that the service is told, if not [pipeline] language: en-US for calls of an "
+    "agent that names none.",
+)
+@click.option(
+    "--rate",
+    type=click.FloatRange(0.25, 4.0),
+    help="How fast to speak, if not as [tts] rate says: all calls speak at that.",
+)
+@click.option(
     "--line-rate",
     type=click.Choice(_LINE_RATES),
     default="8000",
@@ -64,27 +76,32 @@ def warm(
     config: Path | None,
     file: TextIO | None,
     voice: str | None,
+    language: str | None,
+    rate: float | None,
     line_rate: str,
     as_json: bool,
     texts: tuple[str, ...],
 ) -> None:
     """Have texts spoken by the TTS service and kept for a day, so that no call waits for them.
 
-    What is there already stays. The pipeline's fallback prompt is spoken, too, when it is a text.
-    Exit status 1 if one of them could not be stored.
+    They are kept as calls look for them: sentence by sentence, by voice, language, rate and line.
+    What is there already stays. The settings' own texts are spoken, too: the pipeline's first
+    message, its prompt for a silent caller, and its fallback when that is a text. Exit status 1 if
+    one of them could not be stored.
     """
     settings = load(config)
     if settings.redis.url is None:
         raise click.ClickException(
             "without [redis] url the cache is in each mediad itself: there is nothing to fill"
         )
-    fallback = settings.pipeline.fallback_prompt
-    wanted = [*texts, *(file or ()), *([] if fallback.endswith(".wav") else [fallback])]
-    prompts = [_Prompt(text) for text in dict.fromkeys(map(normalise, wanted)) if text]
-    if not prompts:
-        raise click.UsageError("no text to speak: give some, or a --file")
+    tts, ours = settings.tts, settings.pipeline
+    speech = Voice(voice or tts.voice, language or ours.language, rate or tts.rate)
+    fallback = "" if ours.fallback_prompt.endswith(".wav") else ours.fallback_prompt
+    wanted = [*texts, *(file or ()), fallback, ours.first_message, ours.no_input_prompt]
+    sentences = chain.from_iterable(cut(text, speech.language) for text in wanted)
+    prompts = [_Prompt(text) for text in dict.fromkeys(map(normalise, sentences)) if text]
     show = _ignore if as_json else _Shower(len(prompts)).show
-    uvloop.run(_warm(settings, prompts, voice, int(line_rate), show))
+    uvloop.run(_warm(settings, prompts, speech, int(line_rate), show))
     if as_json:
         click.echo(json.dumps([asdict(prompt) for prompt in prompts], indent=2))
     if failed := sum(prompt.outcome == "failed" for prompt in prompts):
@@ -112,13 +129,11 @@ class _Shower:
 async def _warm(
     settings: Settings,
     prompts: Sequence[_Prompt],
-    voice: str | None,
+    voice: Voice,
     rate_hz: int,
     show: Callable[[_Prompt], None],
 ) -> None:
     metrics = Metrics()
-    tts = settings.tts
-    wanted = Voice(voice or tts.voice, settings.pipeline.language, tts.rate)
     cache = open_cache(settings.redis, settings.cache, metrics)
     service = make_services(settings, metrics, client_tls(settings.ai)).tts
     answers = _Answers()
@@ -127,7 +142,7 @@ async def _warm(
         async with asyncio.TaskGroup() as group:
             store = _Store(cache, group)
             speaker = Speaker(
-                TtsCache(store, metrics), service, CallInfo("warm"), wanted, rate_hz, answers
+                TtsCache(store, metrics), service, CallInfo("warm"), voice, rate_hz, answers
             )
 
             async def fill(prompt: _Prompt) -> None:

@@ -13,8 +13,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 from mediad.demo.agent_process import AgentProcess
+from tests.fakes.service import FakeService
 from tests.mariadb import running_mariadb
 from tests.mediad_process import run_mediad
+from tests.redis_server import RedisServer
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -45,7 +47,7 @@ async def run(
 
 
 def test_no_command_is_unknown_here() -> None:
-    known = {"agent", "serve", "call", "check-config", "migrate", "journal"}
+    known = {"agent", "serve", "call", "check-config", "migrate", "journal", "warm"}
     for command in commands():
         words = shlex.split(command)
         is_ours = words[0] == ".venv/bin/mediad" and words[1] in known
@@ -91,6 +93,21 @@ async def test_tables_are_made_and_the_journal_is_shown(tmp_path: Path) -> None:
                 sys.executable, "-m", "mediad", *lines["journal"], environment=environment
             )
     assert "facts that wait: 0" in shown
+
+
+async def test_prompts_are_kept_before_a_call_asks_for_them(tmp_path: Path) -> None:
+    lines = {shlex.split(c)[1]: shlex.split(c)[1:] for c in commands() if "mediad " in c}
+    redis = RedisServer(tmp_path)
+    redis.start()
+    try:
+        async with FakeService("tts") as tts:
+            settings = {"MEDIAD_REDIS__URL": redis.url, "MEDIAD_TTS__URL": tts.url}
+            words = (sys.executable, "-m", "mediad", *lines["warm"])
+            shown = await run(*words, environment=settings)
+    finally:
+        redis.kill()
+    assert "stored: Thank you for calling." in shown
+    assert shown.count("stored: ") == 3
 
 
 async def test_an_agent_is_made_with_the_first_key(tmp_path: Path) -> None:

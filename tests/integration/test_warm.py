@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import pytest
 
+from mediad.ai.spoken import SpeechKey
 from mediad.wire.frames import Text
 from tests.fakes.service import FakeService, ServiceConnection
 from tests.redis_server import RedisServer
@@ -55,6 +56,7 @@ async def test_prompts_are_spoken_once_and_kept(redis: RedisServer) -> None:
         first = await warm("Good bye.", "--file", "-", stdin=lines, **where)
         assert (first.status, first.err) == (0, "")
         assert sorted(line.partition("] ")[2] for line in first.out.splitlines()) == [
+            "stored: Are you still there? (0.2 s)",
             "stored: Good bye. (0.1 s)",
             "stored: One moment, please. (0.2 s)",
             "stored: Press one. (0.1 s)",
@@ -66,11 +68,12 @@ async def test_prompts_are_spoken_once_and_kept(redis: RedisServer) -> None:
             ("Welcome.", "kept"),
             ("Thank you.", "stored"),
             ("One moment, please.", "kept"),
+            ("Are you still there?", "kept"),
         ]
-        assert len(tts.asked(Text)) == 5
+        assert len(tts.asked(Text)) == 6
     with redis.client() as client:
         keys = client.keys(f"{where['CACHE__PREFIX']}:prod:tts:*:audio")
-        assert len(keys) == 5
+        assert len(keys) == 6
         assert all(86_000 < client.ttl(key) <= 86_400 for key in keys)
 
 
@@ -82,8 +85,8 @@ async def test_what_cannot_be_stored_is_told(redis: RedisServer) -> None:
     async with FakeService("tts", say_nothing) as tts:
         result = await warm("Welcome.", TTS__URL=tts.url, **where)
     assert result.status == 1
-    assert "[1/1] failed: Welcome. (timeout)" in result.out
-    assert "1 of 1 are not in the cache" in result.err
+    assert "] failed: Welcome. (timeout)" in result.out
+    assert "2 of 2 are not in the cache" in result.err
     where |= {"TTS__URL": "ws://127.0.0.1:1"}
     assert "failed: Welcome. (unavailable)" in (await warm("Welcome.", **where)).out
     async with FakeService("tts") as tts:
@@ -93,10 +96,23 @@ async def test_what_cannot_be_stored_is_told(redis: RedisServer) -> None:
     assert "(Redis at 127.0.0.1:1 does not answer" in result.out
 
 
-async def test_without_redis_or_texts_there_is_nothing_to_do(redis: RedisServer) -> None:
+async def test_texts_are_kept_as_calls_look_for_them(redis: RedisServer) -> None:
+    prefix = uuid4().hex
+    where = {"REDIS__URL": redis.url, "CACHE__PREFIX": prefix, "REDIS__TIMEOUT_S": "10"}
+    where |= {"TTS__TIMEOUT_S": "10", "TTS__BUDGET_S": "20", "TTS__CONNECT_TIMEOUT_S": "10"}
+    where["PIPELINE__FIRST_MESSAGE"] = "Hello! This is\nthe bank. How are you?"
+    how = ("--voice", "anna", "--language", "en-US", "--rate", "1.5", "--line-rate", "16000")
+    async with FakeService("tts") as tts:
+        result = await warm(*how, TTS__URL=tts.url, **where)
+        assert (result.status, result.err) == (0, "")
+        url = tts.url
+    with redis.client() as client:
+        for text in ("Hello!", "This is", "the bank.", "How are you?", "Are you still there?"):
+            digest = SpeechKey(url, "anna", "en-US", 1.5, 16_000, text).digest()
+            assert client.exists(f"{prefix}:prod:tts:{digest}:audio"), text
+
+
+async def test_without_redis_there_is_nothing_to_fill() -> None:
     result = await warm("Welcome.")
     assert result.status == 1
     assert "there is nothing to fill" in result.err
-    result = await warm(REDIS__URL=redis.url)
-    assert result.status == 2
-    assert "no text to speak" in result.err

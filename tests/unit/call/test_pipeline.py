@@ -2,6 +2,8 @@
 counted in ticks.
 """
 
+from typing import Any
+
 import pytest
 
 from mediad.ai.spoken import SpeechKey, unpack
@@ -27,7 +29,7 @@ def test_the_tick_after_the_end_of_a_turn_is_the_first_of_the_answer(
 ) -> None:
     async def talk() -> None:
         store = MemoryStore() if is_kept else NoStore()
-        options = {"first_message": "Hello.", "end_silence_s": end_silence_s}
+        options: dict[str, Any] = {"first_message": "Hello.", "end_silence_s": end_silence_s}
         async with memory_call(monkeypatch, store, phase_s, **options) as call:
             await call.be_quiet(2.0)
             for turn in range(TURNS):
@@ -154,7 +156,7 @@ def test_speech_is_kept_as_the_callers_line_plays_it(
 ) -> None:
     async def talk() -> None:
         store = MemoryStore()
-        options = {"line_rate_hz": rate_hz, "first_message": "Hello."}
+        options: dict[str, Any] = {"line_rate_hz": rate_hz, "first_message": "Hello."}
         async with memory_call(monkeypatch, store, **options) as call:
             await call.be_quiet(2.0)
         key = SpeechKey("ws://127.0.0.1:8773", "", "", 1.0, rate_hz, "Hello.")

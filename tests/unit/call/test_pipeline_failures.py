@@ -3,6 +3,7 @@ fault it is said to be, and what the caller hears.
 """
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from mediad.wire.service import FromMediad, FromService, Generate, Role, Stopped
 from tests import virtual_time
 from tests.fakes.memory_pipeline import MemoryCall, MemoryStore, memory_call
 
-TEXTS = {"first_message": "Hello.", "fallback_prompt": "Sorry."}
+TEXTS: dict[str, Any] = {"first_message": "Hello.", "fallback_prompt": "Sorry."}
 NEARLY_S = 0.07
 """What the gate, the playout and two ticks add."""
 
