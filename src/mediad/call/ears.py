@@ -97,12 +97,13 @@ class Ears:
         model.want()
         self._model = model
         self._on_voice = on_voice
-        self._voice = Voice(AGENT_RATE_HZ, model.is_there)
+        self._voice = Voice(AGENT_RATE_HZ, model.is_there)  # it may come later
         self._hearing: Hearing | None = None
         self._opening = 0
 
     def process(self, pcm: bytes, now: float) -> None:
         """Take the caller's audio, 16 kHz s16le."""
+        self._voice.has_model = self._model.is_there
         self._take(self._voice.process(pcm, now))
 
     def close(self) -> None:

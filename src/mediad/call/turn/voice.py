@@ -75,7 +75,8 @@ class Voice:
 
     def __init__(self, rate_hz: int, has_model: bool) -> None:
         self._gate = Gate(rate_hz)
-        self._has_model = has_model
+        self.has_model = has_model
+        """Looked at whenever the gate opens; it may change at any time."""
         self._window_size = round(rate_hz * _WINDOW_S) * 2
         self._before_size = round(rate_hz * BEFORE_S) * 2
         self._recent = b""  # audio not asked about yet
@@ -88,7 +89,7 @@ class Voice:
         """Take the caller's audio, s16le in chunks of any size."""
         events: list[VoiceEvent] = []
         change = self._gate.process(pcm)
-        if self._has_model:
+        if self.has_model:
             self._recent += pcm
         if change is True:
             self._open(now, events)
@@ -115,7 +116,7 @@ class Voice:
 
     def _open(self, now: float, events: list[VoiceEvent]) -> None:
         self._opening += 1
-        if not self._has_model:
+        if not self.has_model:
             events += self._start(confirmed=False)
             return
         self._is_asking = True
