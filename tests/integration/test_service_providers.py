@@ -29,6 +29,12 @@ from tests.telephone import AGENT_RATE_HZ, say
 _wait_for = asyncio.wait_for
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # here every warning is an error, and Pipecat has some
+    from pipecat.frames.frames import (
+        Frame,
+        ProposedUserStoppedSpeakingFrame,
+        TranscriptionFrame,
+    )
+    from pipecat.processors.frame_processor import FrameDirection
     from pipecat.services.openai.llm import OpenAILLMService
 
     from mediad.speech.roles import pipeline_roles, providers
@@ -198,3 +204,57 @@ def test_a_key_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
         make_service(Choice("tts", provider="deepgram"))
     monkeypatch.setenv("DEEPGRAM_API_KEY", "sesame")
     make_service(Choice("tts", provider="deepgram"))
+
+
+@pytest.mark.parametrize(
+    ("role", "provider"),
+    [("stt", "deepgram"), ("stt", "cartesia"), ("tts", "elevenlabs"), ("tts", "openai")],
+)
+def test_a_provider_is_told_the_calls_language_and_pace(role: Role, provider: str) -> None:
+    cls = providers.find_class(role, provider)
+    made = providers.make_provider(cls, "sesame", "", "", "de-DE", 1.1)
+    assert str(made._settings.language).startswith("de")
+    assert getattr(made._settings, "speed", 1.1) == 1.1
+    own = providers.make_provider(cls, "sesame", "", "", "", 1.0)
+    assert getattr(own._settings, "speed", None) is None
+
+
+def test_a_provider_without_a_language_is_told_none() -> None:
+    cls = providers.find_class("llm", "openai")
+    assert isinstance(providers.make_provider(cls, "sesame", "a-model", "", "de-DE", 1.1), cls)
+
+
+async def test_the_end_of_a_turn_that_a_provider_finds_is_passed_on(api: FakeApi) -> None:
+    class Decisive(PocketsphinxSTTService):
+        """It says after each transcript that the turn is over."""
+
+        async def push_frame(
+            self, frame: Frame, direction: FrameDirection = FrameDirection.DOWNSTREAM
+        ) -> None:
+            await super().push_frame(frame, direction)
+            if isinstance(frame, TranscriptionFrame):
+                await self.broadcast_frame(ProposedUserStoppedSpeakingFrame)
+
+    def make(_: Start) -> Any:
+        return Decisive(Listener(), ThreadPoolExecutor(1))
+
+    async with (
+        serving("stt", pipeline_service("stt", make)) as url,
+        connect(url, compression=None) as websocket,
+    ):
+        await websocket.send(service.encode(Start("stt", "a-call")))
+        pcm = say("yes", quiet_s=0.4)
+        for start in range(0, len(pcm), 640):
+            frame = AudioFrame(pcm[start : start + 640], AGENT_RATE_HZ, 1)
+            await websocket.send(service.encode(frame))
+        await websocket.send(service.encode(StoppedSpeaking(1)))
+        read: list[FromService] = []
+        async with asyncio.timeout(20):
+            while StoppedSpeaking() not in read:
+                message = await websocket.recv()
+                assert isinstance(message, bytes)
+                part = service.from_service(message)
+                assert part is not None
+                assert not isinstance(part, service.Malformed)
+                read.append(part)
+    assert any(isinstance(part, Transcription) and part.text == "yes" for part in read)

@@ -16,6 +16,7 @@ from pipecat.frames.frames import (
     LLMContextFrame,
     LLMFullResponseEndFrame,
     LLMTextFrame,
+    ProposedUserStoppedSpeakingFrame,
     TranscriptionFrame,
     TTSAudioRawFrame,
     TTSSpeakFrame,
@@ -27,14 +28,15 @@ from pipecat.frames.frames import (
 from pipecat.processors.aggregators.llm_context import LLMContext
 from pipecat.services.llm_service import FunctionCallParams
 from pipecat.services.settings import TTSSettings
+from pipecat.transcriptions.language import Language
 
 from mediad.speech.roles.call import Answer, Handler, OpenHandler, Refused, Request, Send
 from mediad.speech.roles.chunks import chunks
 from mediad.speech.roles.pipeline import FramePipe
 from mediad.wire.frames import AudioFrame, Text, Transcription
-from mediad.wire.service import Done, Generate, Interim, Role, Start, Voice
+from mediad.wire.service import Done, Generate, Interim, Role, Start, StoppedSpeaking, Voice
 
-__all__ = ["pipeline_service"]
+__all__ = ["pipeline_service", "spoken_language"]
 
 _FINALS_S = 1.0  # after the end of a turn: a provider that heard no word says nothing
 _FIRST_S = 10.0  # for something of an answer to come; mediad has given up long before
@@ -82,6 +84,8 @@ class PipecatSTT:
             case TranscriptionFrame():
                 await self._send(Transcription(frame.text, frame.user_id, frame.timestamp))
                 return True
+            case ProposedUserStoppedSpeakingFrame():  # it finds the end of a turn by itself
+                await self._send(StoppedSpeaking())
         return False
 
 
@@ -136,9 +140,12 @@ class PipecatTTS:
         pipe.on_frame = _keep(TTSAudioRawFrame, TTSStoppedFrame)
 
     def take(self, message: AudioFrame | Voice) -> None:
-        """Change the voice; language and pace are the provider's own."""
-        if isinstance(message, Voice) and message.voice:
-            self._pipe.send(TTSUpdateSettingsFrame(delta=TTSSettings(voice=message.voice)))
+        """Change the voice and its language; its pace stays as it was at the start."""
+        if isinstance(message, Voice):
+            chosen = {"voice": message.voice, "language": spoken_language(message.language)}
+            given: dict[str, Any] = {name: value for name, value in chosen.items() if value}
+            if given:
+                self._pipe.send(TTSUpdateSettingsFrame(delta=TTSSettings(**given)))
 
     def ask(self, request: Request) -> Answer:
         """Have a text said."""
@@ -159,6 +166,11 @@ class PipecatTTS:
                     audio = AudioFrame(frame.audio, frame.sample_rate, frame.num_channels)
                     for chunk in chunks(audio):
                         yield chunk
+
+
+def spoken_language(name: str) -> Language | str:
+    """Return a language as Pipecat has it, which knows each provider's own name for it."""
+    return Language(name) if name in set(Language) else name
 
 
 async def _interrupting(pipe: FramePipe, answer: Answer) -> Answer:

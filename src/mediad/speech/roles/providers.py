@@ -1,16 +1,18 @@
 """Pipecat's provider services by name: found, checked for their packages, made with a key."""
 
+import dataclasses
 import importlib
 import inspect
 from typing import Any
 
 from mediad.errors import ConfigError
 from mediad.speech.roles.call import OpenHandler
-from mediad.speech.roles.pipeline_roles import pipeline_service
+from mediad.speech.roles.pipeline_roles import pipeline_service, spoken_language
 from mediad.wire.service import Role, Start
 
 __all__ = ["find_class", "make_provider", "provider_service"]
 
+_RATES = ("speed", "speaking_rate")  # 1.0 is the voice's own, as with us
 _SUFFIXES: dict[Role, str] = {"stt": "STTService", "llm": "LLMService", "tts": "TTSService"}
 
 
@@ -30,7 +32,9 @@ def provider_service(
     cls = find_class(role, provider)
 
     def make(start: Start) -> Any:
-        return make_provider(cls, api_key, model, start.voice or voice)
+        return make_provider(
+            cls, api_key, model, start.voice or voice, start.language, start.rate or 1.0
+        )
 
     make_provider(cls, api_key, model, voice)  # what is wrong is found out now, not in a call
     return pipeline_service(role, make)
@@ -63,9 +67,16 @@ def find_class(role: Role, provider: str) -> type:
     raise ConfigError(f"{module_name} has no {name or _SUFFIXES[role]}")
 
 
-def make_provider(cls: Any, api_key: str, model: str, voice: str) -> Any:
-    """Make the service; Pipecat's providers share their names for key, model and voice."""
-    chosen = {"model": model, "voice": voice}
+def make_provider(
+    cls: Any, api_key: str, model: str, voice: str, language: str = "", rate: float = 1.0
+) -> Any:
+    """Make the service; Pipecat's providers share their names for key, model, voice and language.
+    One that has none for language or pace speaks as it does.
+    """
+    takes = {field.name for field in dataclasses.fields(cls.Settings)}
+    chosen: dict[str, Any] = {"model": model, "voice": voice}
+    chosen |= {"language": spoken_language(language)} if "language" in takes else {}
+    chosen |= {name: rate for name in _RATES if name in takes and rate != 1.0}
     wanted: dict[str, Any] = {}
     if "api_key" in _parameters(cls):
         wanted["api_key"] = api_key
