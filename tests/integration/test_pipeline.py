@@ -4,10 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, NamedTuple
+from uuid import uuid4
 
-from mediad.bus.commands import Inject, Say
+import numpy as np
+
+from mediad.bus.commands import Expect, Inject, Say
 from mediad.caller import Caller
 from mediad.config import Settings
+from mediad.store.agents import AgentConfig
 from mediad.wire.frames import AudioFrame, Interruption, Text, Transcription
 from mediad.wire.service import Done, Generate, StoppedSpeaking, Word
 from tests.data.spoken import recordings
@@ -46,8 +50,14 @@ class Rig(NamedTuple):
 
 @asynccontextmanager
 async def rig(
-    *, stt: Script = answer, llm: Script = answer, tts: Script = answer, **pipeline: Any
+    *,
+    stt: Script = answer,
+    llm: Script = answer,
+    tts: Script = answer,
+    agent: dict[str, Any] | None = None,
+    **pipeline: Any,
 ) -> AsyncIterator[Rig]:
+    """Have a call; of a registered agent, if its configuration is given."""
     async with AsyncExitStack() as stack:
         services = (
             await stack.enter_async_context(FakeService("stt", stt)),
@@ -56,10 +66,17 @@ async def rig(
         )
         wanted = settings().model_dump()
         tables = {service.role: {"url": [service.url]} | PATIENCE for service in services}
-        wanted["ai"] |= {"link": "pipeline", "agent_url": ["ws://127.0.0.1:9"]}
+        link = "pipeline" if agent is None else "agent"  # which the agent's own goes before
+        wanted["ai"] |= {"link": link, "agent_url": ["ws://127.0.0.1:9"]}
         wanted |= {"pipeline": pipeline} | tables
         daemon = await stack.enter_async_context(running(Settings.model_validate(wanted)))
-        caller = await stack.enter_async_context(Caller(*daemon.app.audiosocket_address))
+        call_id = uuid4()
+        if agent is not None:
+            expect = Expect("default", agent_config=agent)
+            await daemon.app.commands.send(str(call_id), expect)
+        caller = await stack.enter_async_context(
+            Caller(*daemon.app.audiosocket_address, call_id=call_id)
+        )
         yield Rig(daemon, *services, caller)
 
 
@@ -145,6 +162,32 @@ async def test_what_was_not_heard_is_not_in_the_history() -> None:
         assert said["assistant"] == heard
         assert said["user"].startswith("wait")
         assert it.texts("out")[0] == heard
+
+
+async def test_the_history_is_what_the_callers_recording_shows() -> None:
+    async with rig(stt=hears_a_word, tts=slow_speech, first_message=PHRASE) as it:
+        await eventually(lambda: it.caller.heard.audible_s > 1.0)
+        it.speak()
+        assert await it.turn_ends(0) == {"n": 1, "how": "interrupted"}
+        await it.turn_ends(1)
+        (asked, *_) = it.llm.asked(Generate)
+        (told,) = [one["content"] for one in asked.messages if one["role"] == "assistant"]
+        recorded_s = _first_sound_s(bytes(it.caller.heard.pcm))
+        assert it.texts("out")[0] == told
+    words, begin = [], 0
+    for word in PHRASE.split(" "):
+        if begin * 0.1 < recorded_s:  # each letter lasts 100 ms
+            words.append(word)
+        begin += len(word) + 1
+    assert 2 <= len(words) < 8
+    assert told == " ".join(words)
+
+
+def _first_sound_s(pcm: bytes) -> float:
+    """Return how long the first sound is, up to a silence of 200 ms, in seconds."""
+    audible = np.flatnonzero(np.frombuffer(pcm, "<i2"))
+    ends = np.flatnonzero(np.diff(audible) > RATE_HZ // 5)
+    return float(audible[ends[0]] + 1 - audible[0]) / RATE_HZ
 
 
 async def hears_no_word(connection: ServiceConnection) -> None:
@@ -249,3 +292,22 @@ async def test_a_digit_is_answered() -> None:
         await it.turn_ends(1)
         (asked,) = it.llm.asked(Generate)
         assert asked.messages[-1]["content"].startswith("5")
+
+
+async def test_an_agent_has_its_calls_linked_to_the_pipeline() -> None:
+    config = AgentConfig(
+        prompt="You sell tickets.",
+        link="pipeline",
+        first_message="Tickets. How many?",
+        language="de-DE",
+    )
+    async with rig(agent=config.model_dump(mode="json"), first_message="Not this one.") as it:
+        assert await it.turn_ends(0) == {"n": 1, "how": "finished"}
+        it.speak()
+        assert await it.turn_ends(1) == {"n": 2, "how": "finished"}
+        assert it.texts("out")[0] == "Tickets. How many?"
+        assert [text.text for text in it.tts.asked(Text)][:2] == ["Tickets.", "How many?"]
+        (asked,) = it.llm.asked(Generate)
+        assert asked.messages[0] == {"role": "system", "content": "You sell tickets."}
+        starts = [service.connections[0].start for service in (it.stt, it.llm, it.tts)]
+        assert [start and start.language for start in starts] == ["de-DE"] * 3

@@ -67,7 +67,8 @@ class TurnTaking(_Part):
 
     user_start_first: bool = False
     response_delay_ms: Annotated[int, Field(ge=0, le=10_000)] = 500
-    """From the caller's last word to the agent's first, at least."""
+    """From the end of the caller's turn to the agent's first sound, at least; what a pipeline's
+    services take is within it."""
     interruption: Interruption = Interruption()
 
 

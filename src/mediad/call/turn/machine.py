@@ -282,11 +282,9 @@ class Turns:
         self._timers.pop(Timer.LENGTH, None)
         self._is_soft = False
         self._open_turn()
-        ended_at = now if self._is_voice else self._voice_ended_at
-        until = ended_at + self._options.response_delay_s
-        if now < until:
+        if delay_s := self._options.response_delay_s:
             self._hold("delay")
-            self._timers[Timer.DELAY] = until
+            self._timers[Timer.DELAY] = now + delay_s
         self._voice_ended_at = _NEVER
         self._out.append(act.EndOfTurn(self.turn, by))
         if by == "stt" and self._words.is_final:

@@ -29,7 +29,7 @@ class TurnOptions:
     interruption_allowed: bool = True
     """The caller may speak over the agent. If not, it is answered when the agent has finished."""
     response_delay_s: float = 0.5
-    """From the caller's last sound to the agent's first, at least."""
+    """From the end of the caller's turn to the agent's first sound, at least."""
     session_timeout_s: float = 300.0
     """Longest call."""
 

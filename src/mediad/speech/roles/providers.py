@@ -73,7 +73,8 @@ def make_provider(
     """Make the service; Pipecat's providers share their names for key, model, voice and language.
     One that has none for language or pace speaks as it does.
     """
-    takes = {field.name for field in dataclasses.fields(cls.Settings)}
+    fields = dataclasses.fields(cls.Settings) if hasattr(cls, "Settings") else ()
+    takes = {field.name for field in fields}
     chosen: dict[str, Any] = {"model": model, "voice": voice}
     chosen |= {"language": spoken_language(language)} if "language" in takes else {}
     chosen |= {name: rate for name in _RATES if name in takes and rate != 1.0}

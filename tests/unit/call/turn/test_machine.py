@@ -240,24 +240,24 @@ def test_a_word_counts_from_the_start_on() -> None:
 
 def test_the_answer_waits_until_the_delay_is_over() -> None:
     options = replace(LISTENER, response_delay_s=2.0)
-    assert play(options, ASKED + "2.80 done 1\n4.20 heard 1", 5.0) == [
+    assert play(options, ASKED + "2.80 done 1\n4.80 heard 1", 5.0) == [
         "2.70 pause",
         "2.70 end of turn 1 by silence",
         "2.80 generate 1 answer I want tea.",
-        "4.00 resume",
+        "4.70 resume",
     ]
 
 
-def test_the_silence_counts_for_the_delay() -> None:
-    assert not any(
-        "pause" in line for line in play(replace(LISTENER, response_delay_s=0.7), ASKED, 3.0)
-    )
+def test_the_delay_begins_where_the_turn_has_ended() -> None:
+    lines = play(replace(LISTENER, response_delay_s=0.5), ASKED, 4.0)
+    assert lines[:2] == ["2.70 pause", "2.70 end of turn 1 by silence"]
+    assert "3.20 resume" in lines
 
 
 def test_a_delay_is_no_time_out() -> None:
     options = replace(LISTENER, response_delay_s=9.0, answer_timeout_s=6.0)
-    lines = play(options, ASKED + "2.80 done 1\n11.10 heard 1", 12.0)
-    assert lines[-2:] == ["2.80 generate 1 answer I want tea.", "11.00 resume"]
+    lines = play(options, ASKED + "2.80 done 1\n11.75 heard 1", 12.0)
+    assert lines[-2:] == ["2.80 generate 1 answer I want tea.", "11.70 resume"]
 
 
 def test_an_empty_turn_ends_its_delay() -> None:
@@ -270,14 +270,14 @@ def test_an_empty_turn_ends_its_delay() -> None:
 
 def test_a_cough_within_the_delay_changes_nothing() -> None:
     options = replace(LISTENER, response_delay_s=2.0)
-    lines = play(options, ASKED + "2.80 done 1\n2.90 voice\n3.20 quiet\n4.20 heard 1", 5.0)
-    assert lines[-2:] == ["2.80 generate 1 answer I want tea.", "4.00 resume"]
+    lines = play(options, ASKED + "2.80 done 1\n2.90 voice\n3.20 quiet\n4.80 heard 1", 5.0)
+    assert lines[-2:] == ["2.80 generate 1 answer I want tea.", "4.70 resume"]
 
 
 def test_speech_at_the_end_of_the_delay_keeps_the_agent_quiet() -> None:
     options = replace(LISTENER, response_delay_s=2.0)
-    lines = play(options, ASKED + "2.80 done 1\n3.80 voice\n4.20 quiet\n4.50 heard 1", 5.0)
-    assert lines[-2:] == ["2.80 generate 1 answer I want tea.", "4.35 resume"]
+    lines = play(options, ASKED + "2.80 done 1\n4.50 voice\n4.90 quiet\n5.20 heard 1", 6.0)
+    assert lines[-2:] == ["2.80 generate 1 answer I want tea.", "5.05 resume"]
 
 
 # Speech over the agent
