@@ -22,19 +22,18 @@ from collections.abc import Callable
 
 from mediad.call.turn import actions as act
 from mediad.call.turn.actions import Action, Ended, Speech, Why
+from mediad.call.turn.caller import Caller
+from mediad.call.turn.hold import Hold
 from mediad.call.turn.options import EndBy, TurnOptions
 from mediad.call.turn.overlap import Overlap
 from mediad.call.turn.states import OF_A_TURN, State, Timer
-from mediad.call.turn.words import Words
 
 __all__ = ["MAX_GO_ON", "State", "Turns"]
 
 MAX_GO_ON = 2
 """How often in a row an answer that noise has cut short is taken up again."""
 
-_NEVER = float("-inf")
 _STALE_S = 2.0  # how long after its time-out a final may still come
-_RECENT_S = 1.5  # words this long after a voice are of it
 _POSTPONED_S = 1.0
 
 
@@ -57,16 +56,11 @@ class Turns:
         self._out: list[Action] = []
         self._timers = {Timer.SESSION: now + options.session_timeout_s}
         self._grace_until = now + options.grace_s
-        self._is_voice = False
-        self._voice_since = 0.0
-        self._voice_ended_at = _NEVER  # the last one that no turn has ended
-        self._speech_s = 0.0  # of this turn of the caller
-        self._is_soft = False  # words come, and no voice: the gate does not hear this caller
-        self._words = Words()
+        self._caller = Caller()
         self._stale_until = 0.0  # words up to then may belong to the turn before
         self._stale_words = ""  # the interim of that turn, which was answered
         self._overlap: Overlap | None = None
-        self._holds: set[str] = set()  # why the playout is held
+        self._hold = Hold()
         self._cut_by_noise = False  # the agent was, it seems: no word has come since
         self._may_go_on = False  # it was an answer
         self._go_ons = self._failures = self._no_inputs = 0
@@ -101,8 +95,8 @@ class Turns:
 
     def on_voice_started(self, now: float) -> list[Action]:
         """The caller has begun to speak."""
-        if self.state is not State.OVER and not self._is_voice:
-            self._is_voice = True
+        if self.state is not State.OVER and not self._caller.is_voice:
+            self._caller.is_voice = True
             if now < self._grace_until:
                 self._timers[Timer.GRACE] = self._grace_until
             else:
@@ -111,8 +105,8 @@ class Turns:
 
     def on_voice_stopped(self, now: float, quiet_s: float) -> list[Action]:
         """The caller has been quiet for ``quiet_s``."""
-        if self.state is not State.OVER and self._is_voice:
-            self._is_voice = False
+        if self.state is not State.OVER and self._caller.is_voice:
+            self._caller.is_voice = False
             if self._timers.pop(Timer.GRACE, None) is None:
                 self._voice_stopped(now, now - quiet_s)
         return self._take()
@@ -125,7 +119,7 @@ class Turns:
         if self._timers.pop(Timer.GRACE, None) is not None:
             self._voice_started(now)
         if self._awaits_finals:
-            self._words.add(text, final)
+            self._caller.words.add(text, final)
             patience_s = self._options.finals_patience_s
             self._timers.setdefault(Timer.PATIENCE, now + patience_s)
         elif now < self._stale_until and self._overlap is None and self._is_agents:
@@ -141,7 +135,7 @@ class Turns:
         if n == self.turn:
             self._stale_until = 0.0
             if self._awaits_finals:
-                self._answer(self._words.take(with_interim=False), now)
+                self._answer(self._caller.words.take(with_interim=False), now)
         return self._take()
 
     def on_stt_end_of_turn(self, now: float) -> list[Action]:
@@ -166,7 +160,7 @@ class Turns:
         """All of turn ``n`` was played; or, before its start: there is nothing to play."""
         if n == self.turn and self._is_last:
             self._end(Ended.FINISHED)
-            self._release_all()
+            self._out += self._hold.end()
             self._give_up("hang_up")
         elif n == self.turn and self.state is State.AGENT:
             if self._speech is not Speech.FALLBACK:
@@ -183,7 +177,7 @@ class Turns:
         if self._is_agents:
             if n is None or n == self.turn:
                 self._fail(now)
-        elif n is None and self.state is not State.OVER and not self._is_voice:
+        elif n is None and self.state is not State.OVER and not self._caller.is_voice:
             self._count_failure(now)
         return self._take()
 
@@ -225,8 +219,7 @@ class Turns:
 
     def _voice_started(self, now: float) -> None:
         self._out.append(act.CallerStarted())
-        self._is_soft = False
-        self._voice_since = now
+        self._caller.start(now)
         if self.state is State.SILENT:
             self._give_floor(now)
         elif self.state is State.SPEAKING:
@@ -236,8 +229,7 @@ class Turns:
 
     def _voice_stopped(self, now: float, ended_at: float) -> None:
         self._out.append(act.CallerStopped())
-        self._voice_ended_at = ended_at
-        self._speech_s += now - self._voice_since
+        self._caller.stop(now, ended_at)
         if self.state is State.SPEAKING:
             self._await_silence(now)
         elif self._is_agents:
@@ -248,30 +240,27 @@ class Turns:
             self._timers[Timer.RESUME] = ended_at + self._options.resume_after_s
 
     def _new_words(self, text: str, final: bool, now: float) -> None:
-        self._words.add(text, final)
-        if not self._is_voice and (self._is_soft or now - self._voice_ended_at > _RECENT_S):
-            self._is_soft = True
-            self._voice_ended_at = now
+        self._caller.hear(text, final, now)
         if self._is_agents:
             if self._may_interrupt:
                 self._barge_in(now)
-        elif not self._is_voice:
+        elif not self._caller.is_voice:
             self._give_floor(now)
 
     def _give_floor(self, now: float) -> None:
         self._timers.pop(Timer.NO_INPUT, None)
         self._timers.setdefault(Timer.LENGTH, now + self._options.max_speech_s)
         self.state = State.SPEAKING
-        if not self._is_voice:
+        if not self._caller.is_voice:
             self._await_silence(now)
 
     def _await_silence(self, now: float) -> None:
         options = self._options
         silence_s = options.stt_patience_s if options.end_by is EndBy.STT else options.end_silence_s
-        self._timers[Timer.SILENCE] = max(self._voice_ended_at + silence_s, now)
+        self._timers[Timer.SILENCE] = max(self._caller.ended_at + silence_s, now)
 
     def _silence(self, now: float) -> None:
-        if self._words or self._speech_s >= self._options.min_speech_s:
+        if self._caller.has_spoken(self._options.min_speech_s):
             self._end_turn("silence", now)
         else:
             self._timers.pop(Timer.LENGTH, None)
@@ -280,24 +269,23 @@ class Turns:
     def _end_turn(self, by: str, now: float) -> None:
         self._timers.pop(Timer.SILENCE, None)
         self._timers.pop(Timer.LENGTH, None)
-        self._is_soft = False
         self._open_turn()
         if delay_s := self._options.response_delay_s:
-            self._hold("delay")
+            self._out += self._hold.add("delay")
             self._timers[Timer.DELAY] = now + delay_s
-        self._voice_ended_at = _NEVER
+        self._caller.end_turn()
         self._out.append(act.EndOfTurn(self.turn, by))
-        if by == "stt" and self._words.is_final:
-            self._answer(self._words.take(with_interim=False), now)
+        if by == "stt" and self._caller.words.is_final:
+            self._answer(self._caller.words.take(with_interim=False), now)
         else:
             self._timers[Timer.FINALS] = now + self._options.finals_timeout_s
-            if self._words:
+            if self._caller.words:
                 self._timers[Timer.PATIENCE] = now + self._options.finals_patience_s
 
     def _finals_late(self, now: float) -> None:
         self._stale_until = now + _STALE_S
-        self._stale_words = self._words.interim
-        self._answer(self._words.take(with_interim=True), now)
+        self._stale_words = self._caller.words.interim
+        self._answer(self._caller.words.take(with_interim=True), now)
 
     def _overdue(self, now: float, *, awaits_words: bool) -> None:
         self._out.append(act.Overdue(self.turn, awaits_words))
@@ -308,10 +296,10 @@ class Turns:
     def _answer(self, text: str, now: float) -> None:
         self._timers.pop(Timer.PATIENCE, None)
         self._timers.pop(Timer.FINALS, None)
-        self._speech_s = 0.0
+        self._caller.spoken_s = 0.0
         if not text:
             self._end(Ended.EMPTY)
-            self._release_all()
+            self._out += self._hold.end()
             if self._overlap is not None:
                 self._continue(now)
             else:
@@ -337,7 +325,7 @@ class Turns:
 
     def _be_silent(self, now: float) -> None:
         self.state = State.SILENT
-        self._speech_s = 0.0
+        self._caller.spoken_s = 0.0
         self._timers[Timer.NO_INPUT] = now + self._options.no_input_s
         if self._texts:
             self._texts -= 1
@@ -387,13 +375,13 @@ class Turns:
         self._out.append(act.TurnEnded(self.turn, how))
 
     def _cancel(self, how: Ended) -> None:
-        self._holds.clear()
+        self._hold.forget()
         self._out.append(act.CancelTurn(self.turn, how))
         self._end(how)
 
     def _after_agent(self, now: float) -> None:
-        self._release_all()
-        if self._overlap is not None or self._words or self._is_voice:
+        self._out += self._hold.end()
+        if self._overlap is not None or self._caller.words or self._caller.is_voice:
             self._continue(now)
         else:
             self._be_silent(now)
@@ -409,7 +397,7 @@ class Turns:
         self._timers.pop(Timer.RESUME, None)
         if self._overlap is None:
             self._overlap = Overlap()
-            self._hold("overlap")
+            self._out += self._hold.add("overlap")
         self._overlap.start(now)
         self._timers[Timer.FINAL] = self._overlap.reaches(self._options.final_after_s)
 
@@ -417,8 +405,8 @@ class Turns:
         if self.state is State.AGENT:
             self._out.append(act.WasNoise())
         self._overlap = None
-        self._speech_s = 0.0
-        self._release("overlap")
+        self._caller.spoken_s = 0.0
+        self._out += self._hold.drop("overlap", repeat=self.state is State.AGENT)
 
     def _barge_in(self, now: float) -> None:
         how = Ended.INTERRUPTED if self.state is State.AGENT else Ended.CONTINUED
@@ -427,25 +415,13 @@ class Turns:
         self._cancel(how)
         self._continue(now)
 
-    def _hold(self, why: str) -> None:
-        if not self._holds:
-            self._out.append(act.PausePlayout())
-        self._holds.add(why)
-
-    def _release(self, why: str) -> None:
-        if self._holds == {why}:
-            self._out.append(act.ResumePlayout(repeat=self.state is State.AGENT))
-        self._holds.discard(why)
-
-    def _release_all(self) -> None:
-        if self._holds:
-            self._holds.clear()
-            self._out.append(act.ResumePlayout(repeat=False))
+    def _delay_over(self, now: float) -> None:
+        self._out += self._hold.drop("delay", repeat=False)
 
     # Failures and the end
 
     def _answer_late(self, now: float) -> None:
-        if self._holds:  # it may well be there
+        if self._hold:  # it may well be there
             self._timers[Timer.ANSWER] = now + _POSTPONED_S
         else:
             self._overdue(now, awaits_words=False)
@@ -463,7 +439,7 @@ class Turns:
         self._failures += 1
         if self._failures >= self._options.max_failures:
             self._give_up("failures")
-        elif self._is_voice:
+        elif self._caller.is_voice:
             self._continue(now)
         else:
             self._overlap = None
@@ -489,7 +465,7 @@ _HANDLERS: dict[Timer, Callable[[Turns, float], None]] = {
     Timer.PATIENCE: Turns._finals_late,
     Timer.FINALS: lambda turns, now: turns._overdue(now, awaits_words=True),
     Timer.ANSWER: Turns._answer_late,
-    Timer.DELAY: lambda turns, now: turns._release("delay"),
+    Timer.DELAY: Turns._delay_over,
     Timer.FINAL: Turns._barge_in,
     Timer.RESUME: lambda turns, now: turns._overlap_was_noise(),
     Timer.NO_INPUT: Turns._no_input,

@@ -170,9 +170,9 @@ class AnyCall(RuleBasedStateMachine):
     @invariant()
     def memory_is_bounded(self) -> None:
         """Nothing that a peer sends piles up."""
-        assert len(self.turns._timers) <= 10
-        assert len(self.turns._words._finals) <= MAX_CHARS
-        assert len(self.turns._words._interim) <= MAX_CHARS
+        assert len(self.turns._timers) <= 11
+        assert len(self.turns._caller.words._finals) <= MAX_CHARS
+        assert len(self.turns._caller.words._interim) <= MAX_CHARS
 
     @invariant()
     def something_is_always_due(self) -> None:
