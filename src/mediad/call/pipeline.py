@@ -22,14 +22,14 @@ from mediad.call.ears import Ears
 from mediad.call.facts import Facts
 from mediad.call.history import History
 from mediad.call.mouth import Mouth
+from mediad.call.pipeline_metrics import TurnWatch
 from mediad.call.pipeline_options import agent_config, turn_options, voice_of
 from mediad.call.pipeline_tools import HANG_UP, TOOLS, called
 from mediad.call.shared import Shared
-from mediad.call.ticker import TICK_S
 from mediad.call.turn import actions as act
 from mediad.call.turn.actions import Action, Ended, Speech
-from mediad.call.turn.machine import Turns
 from mediad.call.turn.voice import VoiceStarted, VoiceStopped
+from mediad.call.turn_loop import TurnLoop
 from mediad.config import Settings
 from mediad.errors import CommandRefused
 from mediad.line import Line
@@ -43,8 +43,6 @@ logger = logging.getLogger(__name__)
 
 MAX_TEXTS = 16
 """Texts that may wait to be spoken on somebody's command."""
-
-_TIMER_EARLY_S = 0.001  # the loop's timers have a resolution of 1 ms
 
 _GIVE_UPS = {
     "hang_up": ("agent", "normal_clearing"),
@@ -92,23 +90,20 @@ class Pipeline:
         self._fallback_text = shared.fallback_text
         self._first_message = config["first_message"] or ""
         self._history = History(config["prompt"])
-        self._turns = Turns(turn_options(config, settings), time.monotonic())
+        self._turn_loop = TurnLoop(turn_options(config, settings), self._do_one)
+        self._turns = self._turn_loop.turns
         self._ears = Ears(shared.model, self._on_voice)
         self._stt = SttLink(shared.services.stt, call, config["language"], self)
         self._llm = LlmLink(shared.services.llm, call, config["language"], self)
         voice, held_s = voice_of(config, settings.tts), settings.audiosocket.playout_max_s
         self._mouth = Mouth(shared, call, voice, line, held_s, self)
-        self._ended_turn = 0  # the caller's newest that has ended
-        self._turn_ended_at = 0.0  # when, until its answer is heard
+        self._watch = TurnWatch(shared.metrics)
         self._is_agent_heard = False
         self._texts_to_say: deque[str] = deque()
-        self._to_do: deque[Action] = deque()
-        self._is_doing = False
         self._open: set[Role] = set()
         self._has_begun = False
         self._over = asyncio.get_running_loop().create_future()
         self._is_closed = False
-        self._timer: asyncio.TimerHandle | None = None  # for what is due before the next tick
 
     @property
     def state(self) -> Literal["connecting", "open", "slow", "reconnecting", "closed"]:
@@ -144,9 +139,7 @@ class Pipeline:
     def close(self) -> None:
         """End all connections, and look for no others."""
         self._is_closed = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._turn_loop.close()
         self._line.resume(repeat=False)  # nobody else would: what is queued is heard out
         self._ears.close()
         self._stt.close()
@@ -158,8 +151,8 @@ class Pipeline:
     async def closed(self) -> None:
         """Wait, not for long, until the services have answered `close`."""
         await asyncio.gather(self._stt.closed(), self._llm.closed(), self._mouth.closed())
-        # The links and the ears know us: cycles that only the garbage collector would find.
-        del self._ears, self._stt, self._llm, self._mouth
+        # They know us: cycles that only the garbage collector would find.
+        del self._ears, self._stt, self._llm, self._mouth, self._turn_loop
         self._events = None
 
     # From the session
@@ -178,23 +171,7 @@ class Pipeline:
         if self._is_closed:
             return
         self._mouth.tick(now)
-        self._do(self._turns.tick(now), now)
-
-    def _arm(self, now: float) -> None:
-        """Leave nothing to the next tick that is due before it: the answer begins at a tick, too,
-        and the caller would wait for both.
-        """
-        wait_s = self._turns.due - now
-        if wait_s < TICK_S and self._timer is None and not self._is_closed:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(max(wait_s, 0.0), self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._timer = None
-        now = time.monotonic()
-        if self._turns.due <= now + _TIMER_EARLY_S:
-            now = max(now, self._turns.due)
-            self._do(self._turns.tick(now), now)
+        self._turn_loop.tick(now)
 
     def send_digit(self, digit: str) -> None:
         """Take a key that the caller has pressed for a word: it ends the agent's turn as one does,
@@ -213,7 +190,7 @@ class Pipeline:
         self._texts_to_say.append(text)
         if self._has_begun:
             now = time.monotonic()
-            self._do(self._turns.on_text_to_say(now), now)
+            self._turn_loop.do(self._turns.on_text_to_say(now), now)
 
     def inject(self, text: str, run_immediately: bool) -> None:
         """Take a text as if the caller had said it, or for the next turn only."""
@@ -228,19 +205,6 @@ class Pipeline:
 
     # What the turns ask for
 
-    def _do(self, actions: list[Action], now: float) -> None:
-        # What is done may make something happen at once: that comes after what is left to do.
-        self._to_do.extend(actions)
-        if self._is_doing:
-            return
-        self._is_doing = True
-        try:
-            while self._to_do:
-                self._do_one(self._to_do.popleft(), now)
-        finally:
-            self._is_doing = False
-        self._arm(now)
-
     def _do_one(self, action: Action, now: float) -> None:
         match action:
             case act.CallerStarted():
@@ -250,7 +214,7 @@ class Pipeline:
             case act.AskWords(n):
                 self._stt.stopped_speaking(n)
             case act.EndOfTurn(n):
-                self._ended_turn, self._turn_ended_at = n, now
+                self._watch.turn_ended(n, now)
                 self._stt.stopped_speaking(n)
             case act.AddWords(text, instead_of):
                 self._history.add_caller(text, instead_of)
@@ -272,7 +236,7 @@ class Pipeline:
             case act.CancelTurn(n, how):
                 self._cancel(n, how)
             case act.TurnEnded(n, how):
-                self._turn_ended_at = 0.0  # if it was not answered, nothing is measured
+                self._watch.answer_ended()
                 self._metrics.turns.labels(how).inc()
                 self._facts.publish("turn_ended", {"n": n, "how": how})
             case act.GiveUp(reason):
@@ -327,11 +291,9 @@ class Pipeline:
     def on_reply_started(self, n: int) -> None:
         """The caller hears it."""
         now = time.monotonic()
-        if self._turn_ended_at:
-            self._metrics.latency.observe(now - self._turn_ended_at)
-            self._turn_ended_at = 0.0
+        self._watch.answer_started(now)
         self._tell_speaking("agent", True)
-        self._do(self._turns.on_agent_started(n, now), now)
+        self._turn_loop.do(self._turns.on_agent_started(n, now), now)
 
     def on_reply_finished(self, n: int, text: str) -> None:
         """The caller has heard it."""
@@ -341,7 +303,7 @@ class Pipeline:
         actions = self._turns.on_agent_finished(n, now)
         if act.TurnEnded(n, Ended.FAILED) in actions:  # there was nothing to be heard
             self._blame(Failed("llm", n, "error", "it has written nothing", False))
-        self._do(actions, now)
+        self._turn_loop.do(actions, now)
 
     def on_reply_failed(self, n: int, failed: Failed) -> None:
         """The caller will not hear it, or no more of it."""
@@ -361,9 +323,9 @@ class Pipeline:
         if isinstance(event, VoiceStarted):
             if not event.confirmed:
                 self._metrics.gate_alone.inc()
-            self._do(self._turns.on_voice_started(now), now)
+            self._turn_loop.do(self._turns.on_voice_started(now), now)
         else:
-            self._do(self._turns.on_voice_stopped(now, event.quiet_s), now)
+            self._turn_loop.do(self._turns.on_voice_stopped(now, event.quiet_s), now)
 
     # From the services
 
@@ -374,9 +336,9 @@ class Pipeline:
         if len(self._open) == len(get_args(Role)) and not self._has_begun:
             self._has_begun = True
             now = time.monotonic()
-            self._do(self._turns.start(now), now)
+            self._turn_loop.do(self._turns.start(now), now)
             for _ in range(len(self._texts_to_say)):
-                self._do(self._turns.on_text_to_say(now), now)
+                self._turn_loop.do(self._turns.on_text_to_say(now), now)
 
     def on_service_lost(self, role: Role, why: str) -> None:
         """Another one is looked for."""
@@ -394,7 +356,7 @@ class Pipeline:
         """Do what the turns make of a failure, which may be nothing: its turn is over."""
         if actions:
             self._blame(failed)
-        self._do(actions, now)
+        self._turn_loop.do(actions, now)
 
     def _blame(self, failed: Failed) -> None:
         self._metrics.fallbacks.labels(failed.role).inc()
@@ -421,19 +383,18 @@ class Pipeline:
     def _take_words(self, text: str, final: bool) -> None:
         if self._has_begun:
             now = time.monotonic()
-            self._do(self._turns.on_words(text, final, now), now)
+            self._turn_loop.do(self._turns.on_words(text, final, now), now)
 
     def on_end_of_turn(self) -> None:
         """The STT service says that the caller has finished."""
         now = time.monotonic()
-        self._do(self._turns.on_stt_end_of_turn(now), now)
+        self._turn_loop.do(self._turns.on_stt_end_of_turn(now), now)
 
     def on_stt_done(self, n: int, times: Times) -> None:
         """All words of a turn are there."""
         now = time.monotonic()
-        if n == self._ended_turn:  # not what was only asked for
-            self._metrics.transcript_time.observe(times.done_at - times.asked_at)
-        self._do(self._turns.on_stt_done(n, now), now)
+        self._watch.transcript_ended(n, times.done_at - times.asked_at)
+        self._turn_loop.do(self._turns.on_stt_done(n, now), now)
 
     def on_text(self, n: int, delta: str) -> None:
         """The language model writes."""

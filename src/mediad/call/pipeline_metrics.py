@@ -1,8 +1,8 @@
-"""What is counted of the turns of all pipelines. One `PipelineMetrics` in a process."""
+"""What is counted of the turns of pipelines. One `PipelineMetrics` in a process."""
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-__all__ = ["PipelineMetrics"]
+__all__ = ["PipelineMetrics", "TurnWatch"]
 
 _BUCKETS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
 
@@ -55,3 +55,31 @@ class PipelineMetrics:
             ["reason"],
             registry=registry,
         )
+
+
+class TurnWatch:
+    """Takes the time of one call's turns, from the caller's last word to the agent's first."""
+
+    def __init__(self, metrics: PipelineMetrics) -> None:
+        self._metrics = metrics
+        self._n = 0  # the caller's newest turn that has ended
+        self._ended_at: float | None = None  # when, until it is answered
+
+    def turn_ended(self, n: int, now: float) -> None:
+        """The caller's turn has ended."""
+        self._n, self._ended_at = n, now
+
+    def transcript_ended(self, n: int, took_s: float) -> None:
+        """The STT service has told all of ``n``, which may not be a turn."""
+        if n == self._n:
+            self._metrics.transcript_time.observe(took_s)
+
+    def answer_started(self, now: float) -> None:
+        """The agent is heard, perhaps again."""
+        if self._ended_at is not None:
+            self._metrics.latency.observe(now - self._ended_at)
+            self._ended_at = None
+
+    def answer_ended(self) -> None:
+        """The turn is over: one that was not answered by now is not answered later."""
+        self._ended_at = None

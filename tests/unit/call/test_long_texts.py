@@ -1,4 +1,4 @@
-"""Texts longer than the playout holds, on a virtual clock: heard whole, and what is not heard is not
+"""Texts longer than the playout holds, on a virtual clock: heard whole; and what is not heard is not
 in the history.
 """
 
