@@ -360,3 +360,38 @@ async def test_what_the_store_has_spoiled_is_a_miss() -> None:
     caller = bench.caller()
     await asyncio.sleep(0.01)
     assert caller.must_speak == 1
+
+
+class Refuser(Caller):
+    """A text whose call has no service that may be asked."""
+
+    def on_missing(self) -> None:
+        self.flight = self.flight.refuse(self)
+
+
+@in_virtual_time
+async def test_who_has_no_service_to_ask_leaves_it_to_the_others() -> None:
+    bench = Bench()
+    refuser = Refuser(bench.cache)
+    other = bench.caller(backlog=1)
+    await asyncio.sleep(0.01)
+    assert other.must_speak == 1
+    assert refuser.flight.is_over
+    assert refuser.flight.failure is not None
+    other.flight.add(PARTS[0])
+    other.flight.finish(KEY.provider)
+    assert other.is_over
+    assert other.flight.failure is None
+    refuser.leave()
+    assert bench.count("unfinished_total", reason="cancelled") == 0
+
+
+@in_virtual_time
+async def test_what_nobody_may_ask_for_is_forgotten() -> None:
+    bench = Bench()
+    refusers = [Refuser(bench.cache) for _ in range(3)]
+    await asyncio.sleep(0.01)
+    assert all(refuser.flight.failure is not None for refuser in refusers)
+    later = bench.caller()
+    await asyncio.sleep(0.01)
+    assert later.must_speak == 1
