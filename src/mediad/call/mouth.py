@@ -4,17 +4,15 @@ once, and what is played of it is followed. Called on the media loop; nothing wa
 
 import math
 import time
-from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from mediad.ai.connect import CallInfo
 from mediad.ai.services.events import Failed, Times
 from mediad.ai.speaker import Speaker
 from mediad.call.ahead import Ahead, Coming
+from mediad.call.reply import Reply
 from mediad.call.shared import Shared
-from mediad.call.turn.answer import Answer
 from mediad.call.turn.heard import Heard
 from mediad.call.turn.sentences import Sentences, cut
 from mediad.line import Line
@@ -55,28 +53,6 @@ class MouthEvents(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class _Reply:
-    """What the agent says in one turn."""
-
-    n: int
-    cutter: Sentences
-    answer: Answer = field(default_factory=Answer)
-    waiting: deque[str] = field(default_factory=deque)
-    """Sentences that are yet to be given to the TTS service."""
-    asked_at: float | None = None
-    """When the TTS service was asked for the first of them."""
-    is_fallback: bool = False
-    may_ask: bool = True
-    """Whether the TTS service may be asked; else only what was spoken before is heard."""
-    is_written: bool = False
-    written_at: float = math.inf
-    """When the newest of its text came; infinity once it was looked at for that."""
-    first_at: float | None = None
-    """When the first of its audio came."""
-    is_started: bool = False
-
-
 class Mouth:
     """One call's. `run` it in a task of the call, `tick` it every 20 ms.
 
@@ -101,7 +77,7 @@ class Mouth:
         rate_hz = line.playout_rate_hz
         self._speaker = Speaker(shared.speech, shared.services.tts, call, voice, rate_hz, self)
         self._ahead = Ahead(playout_max_s, voice.rate or 1.0)
-        self._reply: _Reply | None = None
+        self._reply: Reply | None = None
         # What comes of it, by the number it was asked with: each sentence has its own.
         self._coming: dict[int, Coming] = {}
         self._n = 0
@@ -134,7 +110,7 @@ class Mouth:
 
     def begin(self, n: int) -> None:
         """Begin the reply of a turn; it is yet to be written."""
-        self._reply = _Reply(n, Sentences(self._language))
+        self._reply = Reply(n, Sentences(self._language))
 
     def write(self, n: int, delta: str) -> None:
         """Take more of its text."""
@@ -155,14 +131,14 @@ class Mouth:
         """Say a text as the reply of a turn; with one under way in it, after that."""
         reply = self._reply
         if reply is None or reply.n != n:
-            reply = self._reply = _Reply(n, Sentences(self._language), is_written=True)
+            reply = self._reply = Reply(n, Sentences(self._language), is_written=True)
         self._speak(reply, cut(text, self._language))
 
     def say_fallback(self, n: int, text: str) -> None:
         """Let the caller hear, as the reply of a turn, that something is wrong: this text, without
         the service if that has just failed. What cannot be spoken is replaced by a sound.
         """
-        reply = self._reply = _Reply(n, Sentences(self._language), is_fallback=True)
+        reply = self._reply = Reply(n, Sentences(self._language), is_fallback=True)
         reply.may_ask = self._is_there and self._is_trusted
         reply.is_written = True
         if text:
@@ -170,7 +146,7 @@ class Mouth:
         else:
             self._play_fallback(reply)
 
-    def _play_fallback(self, reply: _Reply) -> None:
+    def _play_fallback(self, reply: Reply) -> None:
         self._speaker.cancel(self._n)
         self._coming.clear()
         reply.waiting.clear()
@@ -202,7 +178,7 @@ class Mouth:
         reply, self._reply = self._reply, None
         return reply.answer.heard(self._line.played_s) if reply is not None else None
 
-    def _speak(self, reply: _Reply, sentences: Iterable[str] = ()) -> None:
+    def _speak(self, reply: Reply, sentences: Iterable[str] = ()) -> None:
         """Give the TTS service as much as it may have."""
         reply.waiting += sentences
         self._speaker.rate_hz = self._line.playout_rate_hz  # known with the first audio
@@ -250,14 +226,14 @@ class Mouth:
             self._reply = None
             self._finish(reply, played_s)
 
-    def _finish(self, reply: _Reply, played_s: float) -> None:
+    def _finish(self, reply: Reply, played_s: float) -> None:
         if reply.asked_at is not None and not reply.is_started:
             silent = Failed("tts", reply.n, "error", "it has made nothing to be heard", False)
             self._fail(reply, silent)
         else:
             self._events.on_reply_finished(reply.n, reply.answer.heard(played_s).text)
 
-    def _fail(self, reply: _Reply, failed: Failed) -> None:
+    def _fail(self, reply: Reply, failed: Failed) -> None:
         self._is_trusted = False
         if not reply.is_fallback:
             self._events.on_reply_failed(reply.n, failed)
@@ -301,13 +277,13 @@ class Mouth:
         frame = self._line.receive_agent(self._heard(message), now - PREBUFFER_WAIT_S)
         if isinstance(frame, BadFrame):
             self._metrics.bad_audio.labels(frame.reason).inc()
-        queued_s = self._line.queued_s - start_s
-        coming.came_s += queued_s
-        reply.answer.on_audio(n, start_s, start_s + queued_s)
+        end_s = self._line.queued_s
+        coming.came_s += end_s - start_s
+        reply.answer.on_audio(n, start_s, end_s)
         if self._line.counters().refused_bytes > refused:
             # What follows would be heard as if nothing were missing: the sentence ends here.
             coming.is_cut = True
-            reply.answer.on_lost(n, max(_length_s(message) - queued_s, 0.001))
+            reply.answer.on_lost(n, max(_length_s(message) - (end_s - start_s), 0.001))
 
     def on_word(self, n: int, text: str, offset_ms: int) -> None:
         """Where in its audio a word begins."""
