@@ -117,9 +117,7 @@ class Speaker:
             normalise(text),
         )
 
-    def speak(
-        self, n: int, text: str, voice: Voice | None = None, *, may_ask: bool = True
-    ) -> None:
+    def speak(self, n: int, text: str, voice: Voice | None = None, *, may_ask: bool = True) -> None:
         """Have a text spoken after those before it; n is larger than theirs. Never waits.
 
         Without ``may_ask`` the call's own service is left out: what nobody else has has failed.

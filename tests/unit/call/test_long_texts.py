@@ -1,5 +1,5 @@
-"""Texts longer than the playout holds, on a virtual clock: heard whole; and what is not heard is not
-in the history.
+"""Texts longer than the playout holds, on a virtual clock: heard whole. What is not heard is not in
+the history.
 """
 
 import pytest

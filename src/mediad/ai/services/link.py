@@ -326,7 +326,7 @@ class ServiceLink(ABC):
         if due is None:
             return
         loop = asyncio.get_running_loop()
-        at = loop.time() + due - time.monotonic()
+        at = due + (loop.time() - time.monotonic())  # in this order nothing of it is rounded away
         if self._timer is not None:
             if self._timer.when() <= at:
                 return
