@@ -208,7 +208,7 @@ def test_a_key_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("role", "provider"),
-    [("stt", "deepgram"), ("stt", "cartesia"), ("tts", "elevenlabs"), ("tts", "openai")],
+    [("stt", "openai"), ("stt", "cartesia"), ("tts", "elevenlabs"), ("tts", "openai")],
 )
 def test_a_provider_is_told_the_calls_language_and_pace(role: Role, provider: str) -> None:
     cls = providers.find_class(role, provider)
