@@ -5,21 +5,13 @@ meanwhile was not done. On a virtual machine everything stands still for a secon
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from math import inf
 
-__all__ = [
-    "OwnStalls",
-    "again_if_stalled",
-    "again_if_thread_stalled",
-    "no_longer_than",
-    "watch_own_loop",
-    "watch_own_thread",
-]
+__all__ = ["OwnStalls", "no_longer_than", "watch_own_loop", "watch_own_thread"]
 
 _WATCH_S = 0.005
-_STALL_S = 0.1  # from here on it is worth a second try
 _ANYWAY_S = 20.0  # for what never ends
 
 
@@ -106,31 +98,3 @@ async def no_longer_than(limit_s: float) -> AsyncIterator[None]:
         yield
         took_s, stalls_s = time.monotonic() - began, own.total_s()
     assert took_s < limit_s + stalls_s, f"{took_s:.3f} s, of which {stalls_s:.3f} s stood still"
-
-
-async def again_if_stalled(check: Callable[[], Awaitable[object]]) -> None:
-    """Do a check whose subject is time; once more if it fails and this process stood still."""
-    async with watch_own_loop() as own:
-        try:
-            await check()
-        except Exception:  # whatever comes of being late
-            if own.worst_s() < _STALL_S:
-                raise
-        else:
-            return
-    print(f"stood still for {own.worst_s():.1f} s: once more")
-    await check()
-
-
-def again_if_thread_stalled(check: Callable[[], object]) -> None:
-    """Do the same where there is no loop."""
-    with watch_own_thread() as own:
-        try:
-            check()
-        except Exception:  # as above
-            if own.worst_s() < _STALL_S:
-                raise
-        else:
-            return
-    print(f"stood still for {own.worst_s():.1f} s: once more")
-    check()

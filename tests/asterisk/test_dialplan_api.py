@@ -18,7 +18,7 @@ from tests.fakes.agent import AgentConnection, FakeAgent
 from tests.fakes.asterisk import AsteriskCall
 from tests.integration.api.calls_client import Telephony, open_telephony
 from tests.integration.daemon import Daemon, settings
-from tests.own_stalls import again_if_stalled, no_longer_than
+from tests.own_stalls import no_longer_than
 from tests.sound import tone
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -74,11 +74,6 @@ async def is_refused(asterisk: Asterisk, phone: Phone) -> None:
 
 
 async def test_call_is_registered_answered_written_down_and_hung_up(asterisk: Asterisk) -> None:
-    # Asterisk ends a call on which it has heard nothing for 2 s.
-    await again_if_stalled(lambda: check_call(asterisk))
-
-
-async def check_call(asterisk: Asterisk) -> None:
     async with asyncio.timeout(TEST_TIMEOUT_S), telephony_of(asterisk) as telephony:
         ours = telephony.ours
         agent_id = await ours.add_agent({"prompt": PROMPT})
@@ -128,10 +123,6 @@ async def check_facts(
 
 
 async def test_call_goes_on_when_its_agent_breaks_off(asterisk: Asterisk) -> None:
-    await again_if_stalled(lambda: check_breaking_off(asterisk))
-
-
-async def check_breaking_off(asterisk: Asterisk) -> None:
     async def break_off(agent: AgentConnection) -> None:
         await agent.say(tone(440, 0.1, 8000), 8000)
         await agent.close(1008)

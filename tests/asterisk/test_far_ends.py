@@ -12,7 +12,6 @@ import pytest
 from tests.asterisk.rig import Asterisk
 from tests.asterisk.seam import PLAY_RATE_HZ, AgentCall, Server
 from tests.asterisk.waiting import until, until_no_channel
-from tests.own_stalls import again_if_stalled
 from tests.sound import assert_clean, encode_ulaw, loud_s, measure_tone, tone
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -89,11 +88,6 @@ async def test_keys_sent_by_asterisk_arrive(
 async def test_twenty_sipp_calls_at_once_are_all_heard(
     asterisk: Asterisk, servers: Mapping[str, Server]
 ) -> None:
-    # A SIPp that stands still leaves some of its tone out.
-    await again_if_stalled(lambda: check_sipp_calls(asterisk, servers))
-
-
-async def check_sipp_calls(asterisk: Asterisk, servers: Mapping[str, Server]) -> None:
     server = servers["ulaw"]
     shutil.copy(Path(__file__).parent / "sipp/ulaw_call.xml", asterisk.directory)
     (asterisk.directory / "tone.ulaw").write_bytes(encode_ulaw(tone(CALLER_HZ, 4.0, 8_000)))

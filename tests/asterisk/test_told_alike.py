@@ -30,7 +30,6 @@ from tests.asterisk.waiting import until_no_channel
 from tests.fakes.agent import FakeAgent
 from tests.integration.daemon import Daemon, running, settings
 from tests.integration.webhooks.receiver import Receiver
-from tests.own_stalls import again_if_stalled
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -86,11 +85,6 @@ async def until_hungup(events: AsyncIterator[dict[str, Any]]) -> list[dict[str, 
 
 
 async def test_rest_events_socket_and_webhook_tell_the_same(asterisk: Asterisk) -> None:
-    # Asterisk ends a call on which it has heard nothing for 2 s.
-    await again_if_stalled(lambda: check_all_ways(asterisk))
-
-
-async def check_all_ways(asterisk: Asterisk) -> None:
     async with asyncio.timeout(TEST_TIMEOUT_S), FakeAgent(greet) as agent, Receiver() as receiver:
         wanted = settings(agent.url).model_copy(update={"webhooks": Webhooks(allow_private=True)})
         async with (

@@ -18,7 +18,7 @@ from mediad.wire.audiosocket import HANGUP, Kind, audio_message, digit_message, 
 from tests.fakes.agent import AgentConnection, FakeAgent, Script, echo, listen
 from tests.fakes.asterisk import SILENCE, AsteriskCall, expect_eof
 from tests.integration.daemon import Daemon, eventually, running, settings
-from tests.own_stalls import again_if_stalled, watch_own_loop
+from tests.own_stalls import watch_own_loop
 from tests.sound import measure_tone, tone
 
 CLOSED = "mediad_audiosocket_connections_closed_total"
@@ -577,13 +577,6 @@ async def _send_tone(daemon: Daemon, agent: FakeAgent, codec: str, ptime_ms: int
         audio_message(Kind.SLIN, data[start : start + size])
         for start in range(0, len(data) - size + 1, size)
     ]
-    # A caller that stands still leaves a hole in its tone.
-    await again_if_stalled(lambda: _check_tones(daemon, agent, messages, ptime_ms))
-
-
-async def _check_tones(
-    daemon: Daemon, agent: FakeAgent, messages: list[bytes], ptime_ms: int
-) -> None:
     async with daemon.call() as call:
         await call.play(messages, ptime_ms / 1000)
         connection = next(c for c in agent.connections if c.call_id == str(call.call_id))
@@ -611,10 +604,6 @@ async def test_a_tone_passes_both_ways_in_every_message_length(codec: str) -> No
 
 @pytest.mark.parametrize("kind", [Kind.SLIN12, Kind.SLIN16, Kind.SLIN44, Kind.SLIN48])
 async def test_what_goes_back_is_of_the_kind_that_came(kind: Kind) -> None:
-    await again_if_stalled(lambda: _check_kind(kind))
-
-
-async def _check_kind(kind: Kind) -> None:
     rate = {Kind.SLIN12: 12000, Kind.SLIN16: 16000, Kind.SLIN44: 44100, Kind.SLIN48: 48000}[kind]
     pcm = tone(1000, 1.0, rate)
     size = rate // 50 * 2

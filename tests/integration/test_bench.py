@@ -23,7 +23,6 @@ from bench.targets import Kind, Target, running
 from bench.thread_server import receive
 from mediad.line import _build
 from tests.missing import skip_or_fail
-from tests.own_stalls import again_if_thread_stalled
 from tests.servers import MissingProgramError, Program, find_program
 
 CALLS = 20
@@ -61,11 +60,7 @@ def run_shortly(programs: Programs, kind: Kind) -> Result:
 
 @pytest.mark.parametrize("kind", [Kind.FLOOR, Kind.MEDIAD])
 def test_every_frame_comes_back_once(programs: Programs, kind: Kind) -> None:
-    again_if_thread_stalled(lambda: check_every_frame(run_shortly(programs, kind)))
-
-
-def check_every_frame(result: Result) -> None:
-    """Check that frames came back, each once."""
+    result = run_shortly(programs, kind)
     window = result.window
     assert (result.started, result.failed, result.left_open) == (CALLS, 0, 0)
     names = ("lost", "duplicates", "reordered", "undecoded", "agent_undecoded", "wrong_messages")
@@ -171,11 +166,6 @@ def faulty_server() -> Iterator[Target]:
 
 
 def test_each_fault_is_counted_once(programs: Programs) -> None:
-    again_if_thread_stalled(lambda: check_faults(programs))
-
-
-def check_faults(programs: Programs) -> None:
-    """Check what is counted of a server with faults."""
     with faulty_server() as target:
         options = ("--calls", str(len(FAULTS)), "--seconds", "2", "--warm", "0")
         result = generate(programs, target, choose_cores(), "local", *options, seconds=2)

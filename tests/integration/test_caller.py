@@ -28,7 +28,6 @@ from mediad.wire.audiosocket import (
     Parser,
     audio_message,
 )
-from tests.own_stalls import again_if_stalled
 
 SILENCE = audio_message(Kind.SLIN, bytes(320))
 
@@ -126,9 +125,6 @@ class TestSending:
     async def test_messages_of_one_ptime_come_on_an_absolute_clock(
         self, codec: str, ptime_ms: int
     ) -> None:
-        await again_if_stalled(lambda: self._check_clock(codec, ptime_ms))
-
-    async def _check_clock(self, codec: str, ptime_ms: int) -> None:
         call_id = UUID(int=7)
         async with serving(listen) as (port, lines):
             async with Caller(
@@ -164,9 +160,6 @@ class TestSending:
         assert caller.sent.audible_s == pytest.approx(0.3, abs=0.02)
 
     async def test_digits_arrive_in_order_each_after_its_hole(self) -> None:
-        await again_if_stalled(self._check_digits)
-
-    async def _check_digits(self) -> None:
         async with serving(listen) as (port, lines), Caller("127.0.0.1", port) as caller:
             caller.press("12#", hole_s=0.145)
             await caller.said()
@@ -196,9 +189,6 @@ class TestSending:
 
 class TestHearing:
     async def test_audio_is_recorded_with_its_times(self) -> None:
-        await again_if_stalled(self._check_recording)
-
-    async def _check_recording(self) -> None:
         async def script(line: Line) -> None:
             await echo_of(line, *[SILENCE] * 10, *[SOUND] * 10, *[SILENCE] * 15)
 
@@ -213,9 +203,6 @@ class TestHearing:
         assert sorted(caller.heard.gaps_s())[12] == pytest.approx(0.02, abs=0.005)
 
     async def test_an_answer_is_what_begins_after_a_moment(self) -> None:
-        await again_if_stalled(self._check_answer)
-
-    async def _check_answer(self) -> None:
         async def script(line: Line) -> None:
             await echo_of(line, *[SOUND] * 20, *[SILENCE] * 20, *[SOUND] * 10)
 
@@ -336,9 +323,6 @@ async def run_command(*arguments: object) -> tuple[int | None, str, str]:
 
 class TestCommand:
     async def test_it_says_what_the_wav_says_and_reports(self, tmp_path: Path) -> None:
-        await again_if_stalled(lambda: self._check_report(tmp_path))
-
-    async def _check_report(self, tmp_path: Path) -> None:
         async def answer(line: Line) -> None:
             playing = asyncio.create_task(
                 line.play(*[SILENCE] * 40, *[SOUND] * 20, *[SILENCE] * 50)

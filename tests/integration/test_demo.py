@@ -16,7 +16,6 @@ import pytest
 
 from mediad.demo.agent_process import AgentFailed, AgentProcess
 from mediad.demo.report import MAX_STOP_MS
-from tests.own_stalls import again_if_stalled
 
 TIMEOUT_S = 90
 
@@ -57,11 +56,7 @@ async def result_of(say: str, out: Path, *options: str) -> tuple[int | None, dic
 async def test_caller_and_agent_talk_and_the_answer_depends_on_what_was_said(
     tmp_path: Path, say: str, heard: str, other: str
 ) -> None:
-    await again_if_stalled(lambda: _check_talk(tmp_path, say, heard, other))
-
-
-async def _check_talk(directory: Path, say: str, heard: str, other: str) -> None:
-    status, result = await result_of(say, directory / "demo.wav")
+    status, result = await result_of(say, tmp_path / "demo.wav")
     assert (status, result["problems"]) == (0, [])
     assert result["happened"]
     assert result["turns"][0]["heard_as"] == [say]
@@ -75,7 +70,7 @@ async def _check_talk(directory: Path, say: str, heard: str, other: str) -> None
     assert barge_in["reported"]
     assert result["hangup_by"] == "caller"
     assert result["duration_s"] < 40
-    with wave.open(str(directory / "demo.wav")) as file:
+    with wave.open(str(tmp_path / "demo.wav")) as file:
         assert (file.getnchannels(), file.getframerate()) == (2, 8000)
         samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, 2)
     assert len(samples) / 8000 == pytest.approx(result["duration_s"], abs=0.5)
@@ -87,11 +82,7 @@ async def _check_talk(directory: Path, say: str, heard: str, other: str) -> None
 async def test_a_caller_and_three_services_talk_and_what_was_not_heard_was_not_said(
     tmp_path: Path,
 ) -> None:
-    await again_if_stalled(lambda: _check_services(tmp_path))
-
-
-async def _check_services(directory: Path) -> None:
-    status, result = await result_of("yes", directory / "demo.wav", "--pipeline")
+    status, result = await result_of("yes", tmp_path / "demo.wav", "--pipeline")
     assert (status, result["problems"]) == (0, [])
     assert len(result["turns"]) >= 3
     said = result["agent_sentences"]

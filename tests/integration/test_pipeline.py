@@ -17,7 +17,6 @@ from mediad.wire.service import Done, Generate, StoppedSpeaking, Word
 from tests.data.spoken import recordings
 from tests.fakes.service import RATE_HZ, FakeService, Script, ServiceConnection, answer, pcm_of
 from tests.integration.daemon import Daemon, eventually, running, settings
-from tests.own_stalls import again_if_stalled
 
 SPEECH = recordings("the weather is nice today")[0]
 PHRASE = "one two three four five six seven eight nine ten"
@@ -201,12 +200,7 @@ async def hears_no_word(connection: ServiceConnection) -> None:
 
 
 async def test_a_cough_stops_nothing_for_long() -> None:
-    await again_if_stalled(_check_cough)  # a longer one would be speech
-
-
-async def _check_cough() -> None:
-    cough = SPEECH.pcm[: SPEECH.rate_hz * 2 * 35 // 100]
-
+    cough = SPEECH.pcm[: SPEECH.rate_hz * 2 * 35 // 100]  # a longer one would be speech
     async with rig(stt=hears_no_word, tts=slow_speech, first_message=PHRASE) as it:
         await eventually(lambda: it.caller.heard.audible_s > 1.0)
         it.caller.say(cough, SPEECH.rate_hz)

@@ -18,7 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from mediad.wire import frames
-from tests.own_stalls import again_if_stalled, no_longer_than
+from tests.own_stalls import no_longer_than
 from tests.telephone import AGENT_RATE_HZ, say
 
 START_S = 60.0  # a first start compiles Pipecat's modules
@@ -149,10 +149,6 @@ async def test_client_ready_is_answered_by_bot_ready(agent_url: str) -> None:
 
 
 async def test_greeting_arrives_in_real_time(agent_url: str) -> None:
-    await again_if_stalled(lambda: _check_greeting(agent_url))
-
-
-async def _check_greeting(agent_url: str) -> None:
     async with call(agent_url) as caller:
         await caller.wait_for("bot-stopped-speaking")
         times = [at for at, _ in caller.audio]
@@ -162,10 +158,6 @@ async def _check_greeting(agent_url: str) -> None:
 
 
 async def test_yes_and_no_are_answered_differently(agent_url: str) -> None:
-    await again_if_stalled(lambda: _check_yes_and_no(agent_url))  # a word cut in two is none
-
-
-async def _check_yes_and_no(agent_url: str) -> None:
     async with call(agent_url) as one, call(agent_url) as other:
         for caller in (one, other):
             await caller.wait_for("bot-stopped-speaking")
@@ -176,10 +168,6 @@ async def _check_yes_and_no(agent_url: str) -> None:
 
 
 async def test_speaking_over_the_agent_interrupts_it(agent_url: str) -> None:
-    await again_if_stalled(lambda: _check_interruption(agent_url))
-
-
-async def _check_interruption(agent_url: str) -> None:
     async with call(agent_url) as caller:
         await caller.wait_for("bot-stopped-speaking")
         await caller.answer_to("yes")
@@ -208,10 +196,6 @@ async def test_digits_interrupt_and_are_answered_together(agent_url: str) -> Non
 
 
 async def test_stop_into_a_silence_ends_the_session(agent_url: str) -> None:
-    await again_if_stalled(lambda: _check_goodbye(agent_url))
-
-
-async def _check_goodbye(agent_url: str) -> None:
     async with call(agent_url) as caller:
         await caller.wait_for("bot-stopped-speaking")
         assert "goodbye" in await caller.answer_to("stop")
@@ -238,10 +222,6 @@ async def test_garbage_ends_that_session_alone(agent_url: str) -> None:
 
 
 async def test_client_that_vanishes_harms_no_other(agent_url: str) -> None:
-    await again_if_stalled(lambda: _check_vanishing(agent_url))
-
-
-async def _check_vanishing(agent_url: str) -> None:
     async with call(agent_url) as caller:
         async with call(agent_url) as vanishing:
             await vanishing.wait_for("bot-started-speaking")

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
 from sqlalchemy import text
 
 from mediad.config import Database as DatabaseSettings
@@ -104,6 +105,8 @@ async def read_at_once(mediad: MediadProcess, directory: Path) -> None:
     assert all(answer.startswith(b"HTTP/1.1 200 ") for answer in answers)
 
 
+# It takes twenty minutes, and allows for standstills itself.
+@pytest.mark.flaky(reruns=0)
 async def test_soak(tmp_path: Path) -> None:
     with printing_to(tmp_path / "mediad.log") as tell:
         tell(f"\nsoaking for {MINUTES:g} minutes; mediad's log is {tmp_path / 'mediad.log'}")

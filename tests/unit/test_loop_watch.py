@@ -9,7 +9,6 @@ import pytest
 
 from mediad.loop_watch import LoopWatch
 from mediad.metrics import Metrics
-from tests.own_stalls import again_if_thread_stalled
 
 TICK_S = 0.005
 
@@ -60,11 +59,6 @@ def until(holds: Callable[[], bool]) -> None:
 
 
 def test_stall_is_told_once_with_its_length_and_the_stack(caplog: pytest.LogCaptureFixture) -> None:
-    again_if_thread_stalled(lambda: _check_one_stall(caplog))
-
-
-def _check_one_stall(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.clear()
     with watched() as loop:
         loop.run(0.05)
         hold_up_the_loop(0.2)
@@ -79,11 +73,6 @@ def _check_one_stall(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_loop_that_gets_on_is_not_told_of(caplog: pytest.LogCaptureFixture) -> None:
-    again_if_thread_stalled(lambda: _check_no_stall(caplog))
-
-
-def _check_no_stall(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.clear()
     with watched() as loop:
         loop.run(0.3)
         assert loop.stalls == 0
@@ -114,11 +103,6 @@ def test_stall_without_end_is_told_while_it_lasts(
 
 
 def test_stopped_clock_is_no_stall(caplog: pytest.LogCaptureFixture) -> None:
-    again_if_thread_stalled(lambda: _check_stopped_clock(caplog))
-
-
-def _check_stopped_clock(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.clear()
     with watched(0.0) as loop:
         loop.run(0.05)
         loop.due = inf
@@ -129,10 +113,6 @@ def _check_stopped_clock(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_systemd_is_fed_while_the_loop_gets_on_and_not_while_it_stands() -> None:
-    again_if_thread_stalled(_check_feeding)
-
-
-def _check_feeding() -> None:
     with watched(0.1) as loop:
         loop.run(0.5)
         assert 3 <= len(loop.fed) <= 6
@@ -151,10 +131,6 @@ def test_watch_that_was_not_started_can_be_stopped() -> None:
 
 
 def test_stop_does_not_wait_for_a_stall_to_end() -> None:
-    again_if_thread_stalled(_check_stop)
-
-
-def _check_stop() -> None:
     with watched() as loop:
         loop.run(0.02)
         time.sleep(0.1)

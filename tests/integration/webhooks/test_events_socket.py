@@ -25,7 +25,6 @@ from mediad.metrics import Metrics
 from mediad.store.database import Database
 from tests.facts import CallFacts
 from tests.integration.webhooks.receiver import Receiver, add_webhook, happen, running
-from tests.own_stalls import again_if_stalled
 
 TOPIC = f"customer_id:{DEFAULT_CUSTOMER}:call:*"
 LIVE = f"customer_id:{DEFAULT_CUSTOMER}:live:*"
@@ -231,10 +230,6 @@ async def test_topics_and_messages_have_limits(api: Api) -> None:
 
 async def test_who_does_not_read_is_dropped(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events_module, "_SEND_S", 0.3)
-    await again_if_stalled(lambda: check_dropping(api))
-
-
-async def check_dropping(api: Api) -> None:
     async with api.client(max_queue=1, compression=None) as client:
         await client.subscribed(LIVE)
         for _ in range(60):
