@@ -27,7 +27,7 @@ _SETTLE_S = 2.0
 _GRID_US = 500
 _FINE_GRID_US = 50  # with few calls the generator has the time for it
 _FEW_CALLS = 10
-_TRACED_CALLS = 40  # strace makes everything slow
+_TRACED_CALLS = 10  # strace makes everything slow, and a read late takes two frames
 _READS = frozenset(("read", "readv", "recvfrom", "recvmsg"))
 _WRITES = frozenset(("write", "writev", "sendto", "sendmsg"))
 
@@ -163,7 +163,7 @@ class Bench:
         Raises:
             BenchError: If strace cannot be run.
         """
-        (few, some), (many, more) = (self._trace(kind, seconds) for seconds in (1, 4))
+        (few, some), (many, more) = (self._trace(kind, seconds) for seconds in (2, 12))
         counts = {name: (many[name] - few[name]) / (more - some) for name in many}
         reads = sum(count for name, count in counts.items() if name in _READS)
         writes = sum(count for name, count in counts.items() if name in _WRITES)
