@@ -1,5 +1,6 @@
-"""Who asks, and what they may do. Every endpoint under /v1 names the role it needs by the type of
-its first argument: `Viewer`, `Operator`, `Admin` or `Root`.
+"""Who asks, and what they may do. `KeyCheck` finds out who asks before anything else is done; every
+endpoint under /v1 names the role it needs by the type of its first argument: `Viewer`, `Operator`,
+`Admin` or `Root`.
 """
 
 from dataclasses import dataclass
@@ -9,10 +10,12 @@ from typing import Annotated, Any
 from fastapi import Depends, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mediad.api.errors import ApiError
-from mediad.api.limits import Rate, now_s
+from mediad.api.errors import ApiError, database_unavailable
+from mediad.api.limits import BUSY, MAX_WAITING, Rate, now_s, refuse
 from mediad.api.services import Services
+from mediad.errors import DatabaseUnavailable
 from mediad.store.accesskeys import AccessKey, Role
 
 __all__ = [
@@ -20,6 +23,7 @@ __all__ = [
     "REFUSALS",
     "Access",
     "Admin",
+    "KeyCheck",
     "Operator",
     "Role",
     "Root",
@@ -27,6 +31,7 @@ __all__ = [
     "authenticate",
     "check_role",
     "check_still_good",
+    "needs_key",
 ]
 
 _RANKS: dict[Role, int] = {"viewer": 0, "operator": 1, "admin": 2, "root": 3}
@@ -95,6 +100,46 @@ class Access:
     key_id: str
     """The access key; it is the actor of the audit log."""
     role: Role
+
+
+class KeyCheck:
+    """Refuses whoever has no good key before anything of a body is read: to hold it takes memory
+    that others need, and to parse it the interpreter that calls share.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._waiting = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and needs_key(scope):
+            error = await self._check(HTTPConnection(scope))
+            if error is not None:
+                await refuse(error, scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    async def _check(self, connection: HTTPConnection) -> ApiError | None:
+        """Note who asks in the request's state; return what is wrong with that."""
+        if self._waiting >= MAX_WAITING:  # for the database: what was looked up waits for nothing
+            return BUSY
+        self._waiting += 1
+        try:
+            connection.state.access = await authenticate(connection)
+        except ApiError as exc:
+            return exc
+        except DatabaseUnavailable:
+            return database_unavailable()
+        finally:
+            self._waiting -= 1
+        return None
+
+
+def needs_key(scope: Scope) -> bool:
+    """Return whether a request is for the API; what else there is tells everybody, and takes no
+    body.
+    """
+    return str(scope["path"]).startswith("/v1/")
 
 
 async def authenticate(connection: HTTPConnection) -> Access:
@@ -202,7 +247,7 @@ def _needs(role: Role) -> object:
     async def check(
         connection: HTTPConnection, _alone: _GivenAlone, _bearer: _GivenAsBearer
     ) -> Access:
-        access = await authenticate(connection)
+        access: Access = connection.state.access  # by `KeyCheck`
         check_role(access, role)
         return access
 

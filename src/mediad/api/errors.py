@@ -17,6 +17,7 @@ __all__ = [
     "REASON_HEADER",
     "ApiError",
     "ErrorBody",
+    "database_unavailable",
     "error_answer",
     "invalid",
     "not_found",
@@ -79,6 +80,12 @@ def not_found(what: str, id: str) -> ApiError:
     return ApiError(404, "not_found", f"there is no {what} {id}")
 
 
+def database_unavailable() -> ApiError:
+    """Return the error for what cannot be known or done before the database answers again."""
+    message = "the database does not answer: try again"
+    return ApiError(503, "database_unavailable", message, headers={"Retry-After": "5"})
+
+
 def invalid(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     """Return the error for what pydantic found; what was sent is not repeated."""
     shown: list[tuple[list[JsonValue], str]] = [
@@ -120,10 +127,7 @@ def register_errors(app: FastAPI) -> None:
 
     @app.exception_handler(DatabaseUnavailable)
     async def answer_unavailable(request: Request, exc: DatabaseUnavailable) -> Response:
-        message = "the database does not answer: try again"
-        headers = {"Retry-After": "5"}
-        error = ApiError(503, "database_unavailable", message, headers=headers)
-        return _answer(request, error)
+        return _answer(request, database_unavailable())
 
     @app.exception_handler(Exception)
     async def answer_internal(request: Request, exc: Exception) -> Response:

@@ -30,12 +30,13 @@ from mediad.api import (
     webhook_deliveries,
     webhooks,
 )
-from mediad.api.access import REFUSALS
+from mediad.api.access import REFUSALS, KeyCheck
 from mediad.api.answers import CountAnswers
-from mediad.api.bodies import BodyLimit
+from mediad.api.bodies import MAX_BODY_BYTES, BodyLimit
 from mediad.api.errors import ErrorBody, register_errors
 from mediad.api.forwarded import Forwarded
 from mediad.api.limits import Admission, HeaderLimit, RateHeaders
+from mediad.api.playing import MAX_BYTES as MAX_PLAYED_BYTES
 from mediad.config import Http
 
 __all__ = ["HttpServer", "make_app", "make_metrics_app"]
@@ -60,8 +61,10 @@ _RESOURCES = (
     audit_logs,
     events,
 )
+_LARGEST = f"{MAX_BODY_BYTES >> 10} KiB, for `play` {MAX_PLAYED_BYTES >> 20} MiB"
+_DETAILS = REFUSALS | {413: {"description": f"The body is larger than it may be: {_LARGEST}"}}
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody} | REFUSALS.get(status, {})
+    status: {"model": ErrorBody} | _DETAILS.get(status, {})
     for status in (400, 401, 403, 408, 413, 422, 429, 431, 500, 503)
 }
 
@@ -85,7 +88,7 @@ def make_app(
         errors = {} if resource is dialplan else _ERRORS
         app.include_router(resource.router, prefix="/v1", responses=errors)
     # The last is the outermost.
-    for middleware in (RateHeaders, Admission, BodyLimit, HeaderLimit, CountAnswers):
+    for middleware in (Admission, BodyLimit, KeyCheck, RateHeaders, HeaderLimit, CountAnswers):
         app.add_middleware(middleware)
 
     @app.get("/healthz", summary="Whether the process lives, and what of it does not work")

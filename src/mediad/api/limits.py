@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mediad.api.errors import ApiError, error_answer
 
 __all__ = [
+    "BUSY",
     "MAX_HEADER_BYTES",
     "MAX_WAITING",
     "Admission",
@@ -126,7 +127,7 @@ class Admission:
             services = getattr(scope["app"].state, "services", None)
             self._running = asyncio.Semaphore(services.settings.http.max_running if services else 1)
         if self._running.locked() and self._waiting >= MAX_WAITING:
-            await refuse(_BUSY, scope, receive, send)
+            await refuse(BUSY, scope, receive, send)
             return
         self._waiting += 1
         try:
@@ -140,7 +141,9 @@ class Admission:
 
 
 _LONG_HEADERS = ApiError(431, "long_headers", f"headers may have {MAX_HEADER_BYTES} bytes")
-_BUSY = ApiError(503, "busy", "too many requests are waiting", headers={"Retry-After": "1"})
+
+BUSY = ApiError(503, "busy", "too many requests are waiting", headers={"Retry-After": "1"})
+"""Too many are there before."""
 
 
 async def refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:

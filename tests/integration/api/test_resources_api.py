@@ -232,6 +232,7 @@ async def test_a_key_has_so_many_requests_a_minute(api: Api) -> None:
     answers = [await api.ask("GET", "/v1/me") for _ in range(10)]
     assert 429 in [answer.status_code for answer in answers]
     assert answers[0].headers["x-ratelimit-limit"] == "3"
+    assert answers[0].headers["x-ratelimit-remaining"] == "2"  # each is counted once
     refused = next(answer for answer in answers if answer.status_code == 429)
     assert refused.json()["error"]["reason"] == "rate_limited"
     assert 1 <= int(refused.headers["retry-after"]) <= 60
@@ -239,7 +240,8 @@ async def test_a_key_has_so_many_requests_a_minute(api: Api) -> None:
 
 
 async def test_what_is_wrong_is_said_in_one_form(api: Api) -> None:
-    large = await api.http.post("/v1/agents", content=b"x" * (2 << 20))
+    key = {"AccessKey": api.root}
+    large = await api.http.post("/v1/agents", content=b"x" * (2 << 20), headers=key)
     assert (large.status_code, large.json()["error"]["reason"]) == (413, "too_large")
     long = await api.http.get("/v1/agents", headers={"x": "x" * 40_000})
     assert (long.status_code, long.json()["error"]["reason"]) == (431, "long_headers")
@@ -268,7 +270,7 @@ async def test_what_is_wrong_is_said_in_one_form(api: Api) -> None:
         for _ in range(3):
             yield b"x" * (1 << 19)
 
-    chunked = await api.http.post("/v1/agents", content=chunks())
+    chunked = await api.http.post("/v1/agents", content=chunks(), headers=key)
     assert chunked.status_code == 413
 
 

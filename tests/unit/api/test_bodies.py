@@ -184,3 +184,14 @@ async def test_all_bodies_together_are_bounded(
     last = ask()
     last.send(bytes(100))
     assert await last.answer() == (204, None)
+
+
+async def test_of_what_needs_no_key_no_body_is_read() -> None:
+    read: list[bool] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        read.append(receive != request._coming.get)
+
+    request = Request(BodyLimit(app), "/healthz", "POST", MAX_BODY_BYTES + 1)
+    assert await request.answer() == (None, None)
+    assert read == [False]

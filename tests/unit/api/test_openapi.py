@@ -85,3 +85,9 @@ def test_every_body_has_an_example(openapi: dict[str, Any], operations: Operatio
             if kind != "audio/wav":  # nobody reads one
                 assert "example" in body or schema.get("examples"), name
     assert kinds == {"application/json", "application/x-www-form-urlencoded", "audio/wav"}
+
+
+def test_how_large_a_body_may_be_is_said(operations: Operations) -> None:
+    told = operations["POST /v1/flows"]["responses"]["413"]["description"]
+    assert "128 KiB" in told
+    assert "2 MiB" in told

@@ -1,0 +1,111 @@
+"""Whoever has no good key is refused before anything of the body is read."""
+
+import asyncio
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from mediad.api import access
+from mediad.api.access import Access, KeyCheck
+from mediad.api.errors import ApiError
+from mediad.errors import DatabaseUnavailable
+
+OURS = Access("default", "key", "viewer")
+
+
+class App:
+    """Keeps who asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[Access | None] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.asked.append(scope.get("state", {}).get("access"))
+
+
+async def ask(check: KeyCheck, path: str = "/v1/flows", type_: str = "http") -> tuple[int, Any]:
+    """Post a body that must not be read; return status and reason, or 0 if it was let in."""
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        raise AssertionError("the body is read")
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": type_, "path": path, "method": "POST", "headers": [], "app": SimpleNamespace()}
+    await check(scope, receive, send)
+    if not sent:
+        return 0, None
+    headers = dict(sent[0]["headers"])
+    body = sent[1]["body"]
+    reason = json.loads(body)["error"]["reason"] if body else headers[b"x-mediad-reason"].decode()
+    return sent[0]["status"], reason
+
+
+def let_authenticate(monkeypatch: pytest.MonkeyPatch, result: Access | Exception) -> None:
+    """Find this out of whoever asks."""
+
+    async def authenticate(_: object) -> Access:
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    monkeypatch.setattr(access, "authenticate", authenticate)
+
+
+async def test_who_asks_is_noted_for_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    let_authenticate(monkeypatch, OURS)
+    app = App()
+    assert await ask(KeyCheck(app)) == (0, None)
+    assert app.asked == [OURS]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [
+        (ApiError(401, "unauthorized", "no key"), 401, "unauthorized"),
+        (ApiError(403, "forbidden", "not from here"), 403, "forbidden"),
+        (ApiError(429, "rate_limited", "too often"), 429, "rate_limited"),
+        (DatabaseUnavailable("gone"), 503, "database_unavailable"),
+    ],
+)
+async def test_who_may_not_is_answered_before_the_body(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, reason: str
+) -> None:
+    let_authenticate(monkeypatch, error)
+    app = App()
+    assert await ask(KeyCheck(app)) == (status, reason)
+    assert await ask(KeyCheck(app), "/v1/dialplan/calls") == (200, reason)
+    assert app.asked == []
+
+
+async def test_what_needs_no_key_is_let_in_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    let_authenticate(monkeypatch, ApiError(401, "unauthorized", "no key"))
+    app = App()
+    for path, type_ in (("/healthz", "http"), ("/metrics", "http"), ("/v1/ws", "websocket")):
+        assert await ask(KeyCheck(app), path, type_) == (0, None)
+    assert app.asked == [None] * 3
+
+
+async def test_so_many_wait_for_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = asyncio.Event()
+
+    async def authenticate(_: object) -> Access:
+        await answers.wait()
+        return OURS
+
+    monkeypatch.setattr(access, "authenticate", authenticate)
+    monkeypatch.setattr(access, "MAX_WAITING", 2)
+    app = App()
+    check = KeyCheck(app)
+    waiting = [asyncio.create_task(ask(check)) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert await ask(check) == (503, "busy")
+    answers.set()
+    assert await asyncio.gather(*waiting) == [(0, None)] * 2
+    assert await ask(check) == (0, None)
+    assert app.asked == [OURS] * 3
