@@ -17,7 +17,7 @@ from mediad.api.lists import (
 )
 from mediad.api.services import ServicesOf
 from mediad.store import flows
-from mediad.store.flows import Action, Flow, FlowFields
+from mediad.store.flows import Actions, Flow, FlowFields
 from mediad.store.pages import DEFAULT_LIMIT
 
 __all__ = ["router"]
@@ -39,7 +39,7 @@ class FlowChanges(FlowFields):
     model_config = ConfigDict(json_schema_extra={"examples": [{"actions": [{"type": "hangup"}]}]})
 
     name: str = Field(default_factory=str, min_length=1, max_length=255)
-    actions: list[Action] = Field(default_factory=list, max_length=1000)
+    actions: Actions = Field(default_factory=list)
 
 
 @router.post("", status_code=201, responses=INVALID)

@@ -36,7 +36,7 @@ INVALID: dict[int | str, dict[str, Any]] = {422: {"model": ErrorBody}}
 
 
 class ListOf(BaseModel, Generic[T]):
-    """A page of a list, newest first."""
+    """A page of a list, newest first: of so many rows, fewer if they are large."""
 
     result: list[T]
     next_page_token: str | None

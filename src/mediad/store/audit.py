@@ -59,7 +59,8 @@ async def list_entries(
     if resource_id is not None:
         query = query.where(table.resource_id == resource_id)
     query = newest_first(query, table.tm_create, table.id, token, limit)
-    entries = [_entry(row) for row in (await connection.execute(query)).mappings()]
+    result = await connection.execute(query)
+    entries = (_entry(row) for row in result.mappings())
     return page_of(entries, limit, lambda entry: Position.at(entry.tm_create, entry.id))
 
 

@@ -98,7 +98,8 @@ async def list_calls(
         ValueError: If the token or the limit is wrong.
     """
     query = list_query(customer_id, which, token, limit)
-    found = [Call.model_validate(dict(row)) for row in (await connection.execute(query)).mappings()]
+    result = await connection.execute(query)
+    found = (Call.model_validate(dict(row)) for row in result.mappings())
     return page_of(found, limit, lambda call: Position.at(call.tm_create, call.id))
 
 

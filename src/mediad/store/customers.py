@@ -59,9 +59,8 @@ async def list_customers(
     columns = [customers.c[name] for name in Customer.model_fields]
     query = select(*columns).where(customers.c.tm_delete == NEVER)
     query = newest_first(query, customers.c.tm_create, customers.c.id, token, limit)
-    found = [
-        Customer.model_validate(dict(row)) for row in (await connection.execute(query)).mappings()
-    ]
+    result = await connection.execute(query)
+    found = (Customer.model_validate(dict(row)) for row in result.mappings())
     return page_of(found, limit, lambda row: Position.at(row.tm_create, row.id))
 
 

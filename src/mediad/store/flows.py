@@ -9,10 +9,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mediad.store import rows
 from mediad.store.pages import DEFAULT_LIMIT, Page
-from mediad.store.rows import Fields, Object, Row
+from mediad.store.rows import Fields, Object, Row, at_most
 from mediad.store.tables import flows
 
-__all__ = ["Action", "Flow", "FlowFields", "create", "delete", "get", "list_flows", "update"]
+__all__ = ["Actions", "Flow", "FlowFields", "create", "delete", "get", "list_flows", "update"]
+
+MAX_ACTIONS_BYTES = 65_536
+"""Of a flow's actions together, as JSON in UTF-8."""
 
 _TYPE = r"[a-z][a-z0-9_]{0,49}"
 
@@ -37,6 +40,12 @@ Action = Annotated[
     ),
 ]
 
+Actions = Annotated[
+    list[Action],
+    Field(max_length=1000, description="Together up to 64 KiB of JSON."),
+    at_most(MAX_ACTIONS_BYTES),
+]
+
 
 class FlowFields(Fields):
     """What a person says of a flow."""
@@ -44,7 +53,7 @@ class FlowFields(Fields):
     name: Annotated[str, Field(min_length=1, max_length=255)]
     detail: Annotated[str, Field(max_length=10_000)] = ""
     status: Literal["active", "inactive"] = "active"
-    actions: Annotated[list[Action], Field(max_length=1000)]
+    actions: Actions
 
 
 class Flow(Row):

@@ -22,6 +22,7 @@ __all__ = [
     "Row",
     "SmallObject",
     "add",
+    "at_most",
     "change",
     "find",
     "list_rows",
@@ -34,18 +35,25 @@ MAX_OBJECT_BYTES = 16_384
 facts, where it may take three times as much and has to stay far below what a fact may have.
 """
 
+T = TypeVar("T")
+
 Object = dict[str, JsonValue]
 
 
-def _small(value: Object) -> Object:
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    # What is no text at all passes here: who checks the whole of a body tells of it.
-    if (size := len(text.encode("utf-8", "surrogatepass"))) > MAX_OBJECT_BYTES:
-        raise ValueError(f"it has {size} bytes of JSON, and {MAX_OBJECT_BYTES} are the most")
-    return value
+def at_most(size_bytes: int) -> AfterValidator:
+    """Return the rule that a value has no more than this as JSON in UTF-8."""
+
+    def check(value: T) -> T:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        # What is no text at all passes here: who checks the whole of a body tells of it.
+        if (size := len(text.encode("utf-8", "surrogatepass"))) > size_bytes:
+            raise ValueError(f"it has {size} bytes of JSON, and {size_bytes} are the most")
+        return value
+
+    return AfterValidator(check)
 
 
-SmallObject = Annotated[Object, AfterValidator(_small)]
+SmallObject = Annotated[Object, at_most(MAX_OBJECT_BYTES)]
 
 
 class Row(BaseModel):
@@ -104,7 +112,7 @@ async def list_rows(
     query = select_rows(table, model, customer_id).where(*conditions)
     query = newest_first(query, table.c.tm_create, table.c.id, token, limit)
     result = await connection.execute(query)
-    rows = [model.model_validate(dict(row)) for row in result.mappings()]
+    rows = (model.model_validate(dict(row)) for row in result.mappings())
     return page_of(rows, limit, lambda row: Position.at(row.tm_create, row.id))
 
 

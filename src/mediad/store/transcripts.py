@@ -50,9 +50,8 @@ async def list_of_call(
     # In two steps, not by a join: then the index has the order, and no page sorts the whole call.
     transcribe_ids = (await connection.execute(ids_query(customer_id, call_id))).scalars().all()
     query = list_query(customer_id, transcribe_ids, token, limit)
-    segments = [
-        Transcript.model_validate(dict(row)) for row in (await connection.execute(query)).mappings()
-    ]
+    result = await connection.execute(query)
+    segments = (Transcript.model_validate(dict(row)) for row in result.mappings())
     return page_of(segments, limit, lambda segment: Position(segment.tm_transcript, segment.id))
 
 
