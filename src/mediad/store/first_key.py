@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 async def make_first_key(database: Database, directory: Path) -> None:
     """Make a root key of the customer ``default`` if there never was any, and write it to the file
-    ``access_key`` of the directory.
+    ``access_key`` of the directory, in the place of one that is there: it has no good key.
 
     Raises:
         DatabaseUnavailable: If the database does not answer.
@@ -27,7 +27,9 @@ async def make_first_key(database: Database, directory: Path) -> None:
             return
         fields = AccessKeyFields(name="first", role="root")
         made = await accesskeys.create(connection, "default", fields, None)
-        # In the transaction: without the file there is no key either.
+        # In the transaction: without the file there is no key either. If the transaction comes to
+        # nothing, the next start gets here again.
+        path.unlink(missing_ok=True)
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(file, "w") as output:
             output.write(f"{made.key}\n")
