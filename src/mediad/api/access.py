@@ -100,6 +100,8 @@ class Access:
     key_id: str
     """The access key; it is the actor of the audit log."""
     role: Role
+    own_customer_id: str
+    """Whose the access key is: somebody else if root acts for a customer."""
 
 
 class KeyCheck:
@@ -160,7 +162,8 @@ async def authenticate(connection: HTTPConnection) -> Access:
         connection.state.rate = rate
         if rate.remaining < 0:
             raise _too_often("rate_limited", f"{limit} requests a minute are the most", rate)
-    return Access(await _customer_of(services, connection, row), row.id, row.role)
+    customer_id = await _customer_of(services, connection, row)
+    return Access(customer_id, row.id, row.role, row.customer_id)
 
 
 async def check_still_good(connection: HTTPConnection) -> None:

@@ -69,7 +69,7 @@ async def change_customer(
     customer_id: Id, changes: CustomerChanges, access: Root, services: ServicesOf
 ) -> Customer:
     """Change a customer. While it is inactive its keys are not good and its webhooks wait."""
-    if customer_id == access.customer_id and changes.status == "inactive":
+    if customer_id == access.own_customer_id and changes.status == "inactive":
         raise ApiError(409, "in_use", "a customer does not lock itself out")
     values = changes.model_dump(mode="json", exclude_unset=True)
     with checking():
@@ -81,10 +81,10 @@ async def change_customer(
 
 @router.delete("/{customer_id}", status_code=204, responses=NOT_FOUND | _IN_USE)
 async def delete_customer(customer_id: Id, access: Root, services: ServicesOf) -> Response:
-    """Delete a customer, but not the one that asks. Its access keys are good no longer and its
+    """Delete a customer, but not the one whose key asks. Its access keys are good no longer and its
     webhooks are told nothing; its rows stay.
     """
-    if customer_id == access.customer_id:
+    if customer_id == access.own_customer_id:
         raise ApiError(409, "in_use", "a customer does not delete itself")
     async with services.database.write() as connection:
         row = await customers.delete(connection, customer_id, access.key_id)

@@ -175,6 +175,20 @@ async def test_a_row_from_its_making_to_its_end(
         assert {entry["actor_id"] for entry in logged[:3]} == {me["accesskey_id"]}
 
 
+async def test_root_does_not_lock_itself_out_whoever_it_acts_for(api: Api) -> None:
+    other = (await api.ask("POST", "/v1/customers", {"name": "other"})).json()["id"]
+    for acting in ({}, {"X_Mediad_Customer": other}):
+        for method, body in (("PATCH", {"status": "inactive"}), ("DELETE", None)):
+            refused = await api.ask(method, "/v1/customers/default", body, **acting)
+            assert (refused.status_code, refused.json()["error"]["reason"]) == (409, "in_use")
+    assert (await api.ask("GET", "/v1/me")).status_code == 200
+    path = f"/v1/customers/{other}"
+    for body in ({"status": "inactive"}, {"status": "active"}):
+        answer = await api.ask("PATCH", path, body, X_Mediad_Customer="default")
+        assert answer.status_code == 200
+    assert (await api.ask("DELETE", path, X_Mediad_Customer=other)).status_code == 204
+
+
 async def test_a_test_of_a_webhook_is_in_the_audit_log(api: Api) -> None:
     made = (await api.ask("POST", "/v1/webhooks", {"url": "https://127.0.0.1:9/hook"})).json()
     assert (await api.ask("POST", f"/v1/webhooks/{made['id']}/test")).status_code == 202

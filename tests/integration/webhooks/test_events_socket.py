@@ -36,7 +36,7 @@ async def authenticate(connection: HTTPConnection) -> Access:
     if ":" not in key:
         raise ApiError(401, "unauthorized", "no key")
     customer_id, _, role = key.partition(":")
-    return Access(customer_id, "key", role)  # type: ignore[arg-type]
+    return Access(customer_id, "key", role, customer_id)  # type: ignore[arg-type]
 
 
 class Client:

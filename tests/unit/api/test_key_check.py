@@ -13,7 +13,7 @@ from mediad.api.access import Access, KeyCheck
 from mediad.api.errors import ApiError
 from mediad.errors import DatabaseUnavailable
 
-OURS = Access("default", "key", "viewer")
+OURS = Access("default", "key", "viewer", "default")
 
 
 class App:
