@@ -9,7 +9,7 @@ from mediad.api.access import Root
 from mediad.api.errors import ApiError, ErrorBody
 from mediad.api.lists import INVALID, NOT_FOUND, Id, ListOf, PageSize, PageToken, checking, found
 from mediad.api.services import ServicesOf
-from mediad.store import customers
+from mediad.store import customers, numbers
 from mediad.store.customers import Customer, CustomerFields
 from mediad.store.pages import DEFAULT_LIMIT
 
@@ -81,13 +81,15 @@ async def change_customer(
 
 @router.delete("/{customer_id}", status_code=204, responses=NOT_FOUND | _IN_USE)
 async def delete_customer(customer_id: Id, access: Root, services: ServicesOf) -> Response:
-    """Delete a customer, but not the one whose key asks. Its access keys are good no longer and its
-    webhooks are told nothing; its rows stay.
+    """Delete a customer, but not the one whose key asks. Its access keys are good no longer, its
+    webhooks are told nothing, and its numbers may be anybody's; all else stays.
     """
     if customer_id == access.own_customer_id:
         raise ApiError(409, "in_use", "a customer does not delete itself")
     async with services.database.write() as connection:
         row = await customers.delete(connection, customer_id, access.key_id)
+        found(row, "customer", customer_id)
+        freed = await numbers.delete_all(connection, customer_id, access.key_id)
     services.keys.forget()
-    found(row, "customer", customer_id)
+    await services.reads.forget(*freed)
     return Response(status_code=204)

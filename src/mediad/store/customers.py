@@ -84,5 +84,7 @@ async def update(
 async def delete(
     connection: AsyncConnection, customer_id: str, actor_id: str | None
 ) -> Customer | None:
-    """Delete a customer and return it. What belongs to it stays."""
+    """Delete a customer and return it. What belongs to it stays; so do its numbers, which nobody
+    else can have then: see `numbers.delete_all`.
+    """
     return await rows.remove(connection, customers, Customer, customer_id, customer_id, actor_id)

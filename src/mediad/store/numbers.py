@@ -25,6 +25,7 @@ __all__ = [
     "check_targets",
     "create",
     "delete",
+    "delete_all",
     "find_called",
     "get",
     "list_numbers",
@@ -193,3 +194,10 @@ async def delete(
 ) -> Number | None:
     """Delete a number and return it. It can be created again, by anybody."""
     return await rows.remove(connection, numbers, Number, customer_id, number_id, actor_id)
+
+
+async def delete_all(
+    connection: AsyncConnection, customer_id: str, actor_id: str | None
+) -> list[Number]:
+    """Delete all of a customer's numbers and return them. They can be created again, by anybody."""
+    return await rows.remove_all(connection, numbers, Number, customer_id, actor_id)

@@ -27,6 +27,7 @@ __all__ = [
     "find",
     "list_rows",
     "remove",
+    "remove_all",
     "select_rows",
 ]
 
@@ -130,7 +131,8 @@ async def add(
     times = {"tm_create": now, "tm_update": now, "tm_delete": NEVER}
     row = model.model_validate({**fields.model_dump(mode="json"), **ids, **times})
     await connection.execute(insert(table), row.model_dump())
-    await _record(connection, table, customer_id, row.id, "create", actor_id, None)
+    entry = _entry(table, customer_id, row.id, "create", actor_id, None)
+    await audit.record(connection, [entry])
     return row
 
 
@@ -175,6 +177,25 @@ async def remove(
     return await _update(connection, table, model, customer_id, id, values, "delete", actor_id)
 
 
+async def remove_all(
+    connection: AsyncConnection,
+    table: Table,
+    model: type[R],
+    customer_id: str,
+    actor_id: str | None,
+) -> list[R]:
+    """Delete all of a customer's rows and return them."""
+    query = select_rows(table, model, customer_id).with_for_update()
+    result = await connection.execute(query)
+    before = [model.model_validate(dict(row)) for row in result.mappings()]
+    now = utc_now()
+    where = (_owner(table) == customer_id, table.c.tm_delete == NEVER)
+    await connection.execute(update(table).where(*where).values(tm_delete=now, tm_update=now))
+    entries = [_entry(table, customer_id, row.id, "delete", actor_id, row) for row in before]
+    await audit.record(connection, entries)
+    return before
+
+
 async def _update(
     connection: AsyncConnection,
     table: Table,
@@ -193,7 +214,8 @@ async def _update(
     after = model.model_validate(before.model_dump() | changed)
     where = (_owner(table) == customer_id, table.c.id == id)
     await connection.execute(update(table).where(*where).values(changed))
-    await _record(connection, table, customer_id, id, action, actor_id, before)
+    entry = _entry(table, customer_id, id, action, actor_id, before)
+    await audit.record(connection, [entry])
     return after
 
 
@@ -202,18 +224,12 @@ async def _one(connection: AsyncConnection, query: Select[Any], model: type[R]) 
     return None if row is None else model.model_validate(dict(row))
 
 
-async def _record(
-    connection: AsyncConnection,
-    table: Table,
-    customer_id: str,
-    id: str,
-    action: str,
-    actor_id: str | None,
-    before: Row | None,
-) -> None:
+def _entry(
+    table: Table, customer_id: str, id: str, action: str, actor_id: str | None, before: Row | None
+) -> audit.Entry:
     state = None if before is None else before.model_dump(mode="json")
     type_ = table.name.removesuffix("s")
-    await audit.record(connection, [audit.Entry(customer_id, action, type_, id, actor_id, state)])
+    return audit.Entry(customer_id, action, type_, id, actor_id, state)
 
 
 def _owner(table: Table) -> ColumnElement[str]:

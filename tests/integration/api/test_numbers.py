@@ -49,6 +49,19 @@ async def test_numbers_lead_to_the_customers_own_agents_and_flows_only(
     assert (changed.status_code, changed.json()["flow_id"]) == (200, None)
 
 
+async def test_a_deleted_customers_numbers_are_free(telephony: Telephony) -> None:
+    ours, theirs = telephony.ours, telephony.theirs
+    number = "+4930666"
+    await theirs.add_number(number, None)
+    assert (await theirs.post("/v1/calls", {"to": number}))[0] == 201  # it is remembered now
+    path = f"/v1/customers/{theirs.id}"
+    for status in (204, 404):
+        assert (await ours.ask("DELETE", path, key=telephony.root)).status_code == status
+    assert (await ours.post("/v1/calls", {"to": number}))[0] == 409
+    await ours.add_number(number, None)
+    assert (await ours.post("/v1/calls", {"to": number}))[0] == 201
+
+
 async def make_both(customer: Customer) -> dict[str, str]:
     """Make an agent and a flow; return their ids by the names that numbers have for them."""
     agent_id = (await customer.make("agents", name="a", config={"prompt": "Be brief, please."}))[

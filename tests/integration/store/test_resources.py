@@ -218,6 +218,23 @@ async def test_a_deleted_number_comes_back(database: Database) -> None:
             assert await numbers.find_called(connection, "+4930123") is None
 
 
+async def test_all_numbers_of_a_customer_are_deleted(database: Database) -> None:
+    ours = [await create_number(database, "c1", number) for number in ("+4930123", "+4930124")]
+    kept = await create_number(database, "c2", "+4930125")
+    async with database.write() as connection:
+        freed = await numbers.delete_all(connection, "c1", "root")
+        assert sorted(freed, key=lambda row: row.number) == ours
+        assert (await numbers.list_numbers(connection, "c1")).items == []
+        assert (await numbers.list_numbers(connection, "c2")).items == [kept]
+        entries = (await audit.list_entries(connection, "c1", limit=2)).items
+        assert await numbers.delete_all(connection, "c1", "root") == []
+    assert {(entry.action, entry.actor_id, entry.resource_id) for entry in entries} == {
+        ("delete", "root", row.id) for row in ours
+    }
+    assert all(entry.before_state for entry in entries)
+    await create_number(database, "c2", "+4930123")
+
+
 async def test_a_called_number_says_whose_call_it_is(database: Database) -> None:
     number = await create_number(database, "c1", "+4930123")
     extension = await create_number(database, "c2", "100")
