@@ -100,7 +100,7 @@ async def change_number(
         async with services.database.write() as connection:
             before = await numbers.get(connection, access.customer_id, number_id)
             before = found(before, "number", number_id)  # whatever its agent shall be
-            await numbers.check_targets(connection, access.customer_id, values)
+            await numbers.check_targets(connection, access.customer_id, values, before)
             row = await numbers.update(
                 connection, access.customer_id, number_id, values, access.key_id
             )

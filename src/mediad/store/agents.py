@@ -152,14 +152,15 @@ _COMPLETE = AgentConfig(
 ).model_dump(mode="json")
 
 
-def check_override(override: Object) -> Object:
-    """Return what goes over a config if all that it has is a config's, too.
+def check_override(override: Object, *, config: Object = _COMPLETE) -> Object:
+    """Return what goes over a config if both together are one. Before the config is known, it can
+    only be made sure that all the override has is a config's, too.
 
     Raises:
         ValueError: If not; says where.
     """
     try:
-        AgentConfig.model_validate(merge_config(_COMPLETE, override))
+        AgentConfig.model_validate(merge_config(config, override))
     except ValidationError as exc:
         error = exc.errors(include_url=False, include_input=False)[0]
         raise ValueError(f"{'.'.join(map(str, error['loc']))}: {error['msg']}") from exc

@@ -3,13 +3,14 @@ has the call, too.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from mediad.store import agents as agents_store
 from mediad.store import rows
 from mediad.store.agents import check_override
 from mediad.store.pages import DEFAULT_LIMIT, Page
@@ -112,13 +113,24 @@ async def find_called(connection: AsyncConnection, called: str) -> Number | None
 
 
 async def check_targets(
-    connection: AsyncConnection, customer_id: str, values: Mapping[str, object]
+    connection: AsyncConnection,
+    customer_id: str,
+    values: Mapping[str, object],
+    before: Number | None = None,
 ) -> None:
     """Make sure that the agent and the flow of new values, as far as they are among them, are the
-    customer's. To be called in the transaction that then writes them.
+    customer's, and that the number's own config goes over its agent's. To be called in the
+    transaction that then writes them.
+
+    Args:
+        connection: In that transaction.
+        customer_id: Whose number it is.
+        values: What is new of it.
+        before: The number as it is, None if it is made.
 
     Raises:
         UnknownTarget: If one is not.
+        ValueError: If the configs do not go together.
     """
     for what, table in (("agent", agents), ("flow", flows)):
         id = values.get(f"{what}_id")
@@ -128,6 +140,24 @@ async def check_targets(
         query = rows.select_rows(table, Row, customer_id).where(table.c.id == id)
         if (await connection.execute(query.with_for_update(read=True))).first() is None:
             raise UnknownTarget(what, str(id))
+    if values.keys() & {"agent_id", "agent_config_override"}:
+        now = {} if before is None else before.model_dump()
+        await _check_override(connection, customer_id, now | dict(values))
+
+
+async def _check_override(
+    connection: AsyncConnection, customer_id: str, number: Mapping[str, Any]
+) -> None:
+    agent_id, override = number.get("agent_id"), number.get("agent_config_override")
+    if agent_id is None or override is None:
+        return
+    agent = await agents_store.get(connection, customer_id, agent_id)
+    if agent is None:  # deleted since
+        return
+    try:
+        check_override(override, config=agent.config)
+    except ValueError as exc:
+        raise ValueError(f"agent_config_override: with the agent's config: {exc}") from exc
 
 
 async def create(

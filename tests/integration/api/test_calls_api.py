@@ -122,7 +122,11 @@ async def test_call_that_nobody_answers_is_refused(
     ours = telephony.ours
     agent_id = await ours.add_agent({"prompt": PROMPT})
     await ours.add_number("+4930333", agent_id, status="inactive")
-    await ours.add_number("+4930444", agent_id, {"voice": {"model": "x"}})
+    voice = {"provider": "openai", "voice_id": "alloy"}
+    loses_its_voice = await ours.add_agent({"prompt": PROMPT, "voice": voice})
+    await ours.add_number("+4930444", loses_its_voice, {"voice": {"model": "x"}})
+    path, config = f"/v1/agents/{loses_its_voice}", {"config": {"prompt": PROMPT}}
+    assert (await ours.ask("PATCH", path, config, key=telephony.root)).status_code == 200
     await telephony.theirs.add_number("+4930222", None)
     status, body = await ours.post("/v1/calls", {"from": "alice", "to": NUMBER} | fields)
     assert (status, body["error"]["reason"]) == (409, reason)

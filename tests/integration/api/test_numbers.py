@@ -62,6 +62,30 @@ async def test_a_deleted_customers_numbers_are_free(telephony: Telephony) -> Non
     assert (await ours.post("/v1/calls", {"to": number}))[0] == 201
 
 
+async def test_a_numbers_own_config_goes_over_its_agents(telephony: Telephony) -> None:
+    ours = telephony.ours
+    mute = await ours.add_agent({"prompt": "Be brief, please."})
+    voice = {"provider": "openai", "voice_id": "alloy"}
+    voiced = await ours.add_agent({"prompt": "Be brief, please.", "voice": voice})
+    override = {"agent_config_override": {"voice": {"model": "x"}}}
+
+    async def ask(method: str, path: str, **fields: object) -> tuple[int, str]:
+        answer = await ours.ask(method, path, fields, key=telephony.root)
+        return answer.status_code, answer.json().get("error", {}).get("message", "")
+
+    wrong = 422, "agent_config_override: with the agent's config: voice.provider: Field required"
+    new = {"number": "+4930777", **override}
+    assert await ask("POST", "/v1/numbers", **new, agent_id=mute) == wrong
+    assert await ask("POST", "/v1/numbers", **new, agent_id=voiced) == (201, "")
+    number_id = (await ours.get("/v1/numbers"))[1]["result"][0]["id"]
+    path = f"/v1/numbers/{number_id}"
+    assert await ask("PATCH", path, agent_id=mute) == wrong
+    assert await ask("PATCH", path, agent_id=mute, agent_config_override=None) == (200, "")
+    assert await ask("PATCH", path, **override) == wrong
+    assert await ask("PATCH", path, **override, agent_id=None) == (200, "")
+    assert await ask("PATCH", path, agent_id=voiced) == (200, "")
+
+
 async def make_both(customer: Customer) -> dict[str, str]:
     """Make an agent and a flow; return their ids by the names that numbers have for them."""
     agent_id = (await customer.make("agents", name="a", config={"prompt": "Be brief, please."}))[
