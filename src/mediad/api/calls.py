@@ -15,19 +15,16 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from mediad.api.access import Operator, Viewer
 from mediad.api.errors import ApiError, ErrorBody, not_found
 from mediad.api.playing import read_playable
-from mediad.api.registering import CallView, NewCall, new_call, register, send
+from mediad.api.registering import CallView, NewCall, look, new_call, register, send
 from mediad.api.services import Services, ServicesOf
 from mediad.bus.commands import (
     HangUp,
     Inject,
-    LiveCall,
-    Look,
     Mute,
     Play,
     Say,
     Who,
 )
-from mediad.errors import CommandError
 from mediad.store import calls, transcripts
 from mediad.store.calls import Call, CallFilter
 from mediad.store.changes import ENDED
@@ -56,9 +53,9 @@ Status = Literal[
 ]
 
 _NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": ErrorBody}}
-_COMMAND = _NOT_FOUND | {
+_LOOK = _NOT_FOUND | {504: {"model": ErrorBody, "description": "The call did not answer in time"}}
+_COMMAND = _LOOK | {
     409: {"model": ErrorBody, "description": "The call is over, or cannot do that"},
-    504: {"model": ErrorBody, "description": "The call did not answer in time"},
 }
 
 
@@ -157,14 +154,14 @@ async def list_calls(
     return CallList(result=page.items, next_page_token=page.next_token)
 
 
-@router.get("/{call_id}", responses=_NOT_FOUND)
+@router.get("/{call_id}", responses=_LOOK)
 async def get_call(call_id: CallId, access: Viewer, services: ServicesOf) -> CallView:
     """Return a call; ``live`` says how it stands, as long as it lives."""
     customer_id = access.customer_id
     call = await services.reads.call(customer_id, call_id)
     live = None
     if call is None or call.status not in ENDED:
-        live = await _look(services, customer_id, call_id)
+        live = await look(services, customer_id, call_id)
     if call is None and live is not None:
         call = await new_call(services, customer_id, call_id, live)
     if call is None:
@@ -172,7 +169,7 @@ async def get_call(call_id: CallId, access: Viewer, services: ServicesOf) -> Cal
     return CallView(**call.model_dump(), live=live)
 
 
-@router.get("/{call_id}/transcript", responses=_NOT_FOUND | {422: {"model": ErrorBody}})
+@router.get("/{call_id}/transcript", responses=_LOOK | {422: {"model": ErrorBody}})
 async def get_transcript(
     call_id: CallId,
     access: Viewer,
@@ -271,19 +268,10 @@ async def unmute(
     return Response(status_code=204)
 
 
-async def _look(services: Services, customer_id: str, call_id: str) -> LiveCall | None:
-    try:
-        reply = await services.commands.send(call_id, Look(customer_id))
-    except CommandError:
-        return None
-    assert isinstance(reply, LiveCall)
-    return reply
-
-
 async def _check_is_there(services: Services, customer_id: str, call_id: str) -> None:
     if (
         await services.reads.call(customer_id, call_id) is None
-        and await _look(services, customer_id, call_id) is None
+        and await look(services, customer_id, call_id) is None
     ):
         raise not_found("call", call_id)
 

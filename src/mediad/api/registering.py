@@ -9,13 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from mediad.api.errors import ApiError, not_found
 from mediad.api.services import Services
-from mediad.bus.commands import Command, Expect, LiveCall, Reply
-from mediad.errors import CallLost, CommandRefused, CommandTimeout
+from mediad.bus.commands import Command, Expect, LiveCall, Look, Reply
+from mediad.errors import CallLost, CommandError, CommandRefused, CommandTimeout
 from mediad.store.calls import Call
 from mediad.store.routing import NoRoute, route
 from mediad.store.types import NEVER
 
-__all__ = ["CallView", "NewCall", "new_call", "register", "send"]
+__all__ = ["CallView", "NewCall", "look", "new_call", "register", "send"]
 
 MAX_METADATA_BYTES = 16_384
 
@@ -105,13 +105,29 @@ async def send(services: Services, call_id: str, command: Command) -> Reply:
     try:
         return await services.commands.send(call_id, command)
     except CommandTimeout as exc:
-        raise ApiError(504, "command_timeout", str(exc)) from exc
+        raise _timed_out(exc) from exc
     except CommandRefused as exc:
         raise ApiError(_BUSY.get(exc.reason, 409), exc.reason, str(exc)) from exc
     except CallLost as exc:
         if await services.reads.call(command.customer_id, call_id) is None:
             raise not_found("call", call_id) from exc
         raise ApiError(409, "call_lost", "the call is over") from exc
+
+
+async def look(services: Services, customer_id: str, call_id: str) -> LiveCall | None:
+    """Return how a call stands; None if the customer has no such call that lives.
+
+    Raises:
+        ApiError: If that cannot be known, because its process does not answer.
+    """
+    try:
+        reply = await services.commands.send(call_id, Look(customer_id))
+    except CommandTimeout as exc:
+        raise _timed_out(exc) from exc
+    except CommandError:
+        return None
+    assert isinstance(reply, LiveCall)
+    return reply
 
 
 async def new_call(
@@ -125,6 +141,10 @@ async def new_call(
     values = session.model_dump(include={"customer_id", "metadata", *names})
     values["status"] = "ringing" if live.state == "expected" else "in-progress"
     return _bare_call(call_id, session.started_at, **values)
+
+
+def _timed_out(exc: CommandTimeout) -> ApiError:
+    return ApiError(504, "command_timeout", str(exc))
 
 
 def _values_of(call: Expect) -> dict[str, Any]:

@@ -80,6 +80,33 @@ async def test_call_that_does_not_answer_in_time(telephony: Telephony) -> None:
     assert (await telephony.ours.get(f"/v1/calls/{call_id}"))[1]["live"]["state"] == "expected"
 
 
+async def test_a_process_that_does_not_answer_is_not_taken_for_one_without_the_call(
+    telephony: Telephony,
+) -> None:
+    await telephony.ours.add_number(NUMBER, None)
+    known = (await telephony.ours.make("calls", to=NUMBER))["id"]
+    await telephony.ours.eventually("/v1/calls", lambda body: len(body["result"]) == 1)
+    unknown = uuid4()  # perhaps on its way to the database
+    asked = [
+        ("GET", f"/{known}", 504),
+        ("GET", f"/{known}/transcript", 200),
+        ("GET", f"/{unknown}", 504),
+        ("GET", f"/{unknown}/transcript", 504),
+        ("POST", f"/{unknown}/play", 504),
+    ]
+
+    def ask(request: tuple[str, str, int]) -> int:
+        method, path, _ = request
+        url, headers = f"{telephony.url}/v1/calls{path}", {"AccessKey": telephony.ours.key}
+        headers["Content-Type"] = "audio/wav"
+        return httpx.request(method, url, headers=headers, timeout=30).status_code
+
+    with ThreadPoolExecutor(len(asked)) as pool:  # as above
+        found = list(pool.map(ask, asked))
+    assert found == [status for _, _, status in asked]
+    assert (await telephony.ours.get(f"/v1/calls/{unknown}"))[0] == 404
+
+
 async def test_call_whose_process_is_gone_is_lost(telephony: Telephony) -> None:
     ours, call = telephony.ours, CallFacts(str(uuid4()))
     telephony.daemon.app.bus.publish(call.created())  # and nothing more is heard of it
