@@ -5,6 +5,7 @@ OpenAPI, and one that has no line in the table here makes the test fail.
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
 import httpx
 import pytest
@@ -188,7 +189,7 @@ async def test_another_customers_things_are_not_there(
         if place.role == "root":  # which is for all customers; nobody else gets that far
             assert answer.status_code == 403, place
         elif "{" not in place.name:
-            await check_list(telephony, place, answer)
+            await check_theirs(telephony, place, answer)
         elif place.is_dialplan:
             assert (answer.status_code, answer.text) == (200, ""), place
             assert answer.headers["x-mediad-reason"] == "not_found"
@@ -198,6 +199,24 @@ async def test_another_customers_things_are_not_there(
     assert await seen_by_owner(telephony, places) == before
     state = (await ours.get(f"/v1/calls/{live}"))[1]["live"]
     assert (state["state"], state["muted"]) == ("live", [])
+
+
+async def test_nobody_registers_a_call_to_what_is_another_customers(telephony: Telephony) -> None:
+    ours, theirs = telephony.ours, telephony.theirs
+    agent_id = await ours.add_agent({"prompt": "Be brief, please."})
+    await ours.add_number(NUMBER, agent_id)
+    for fields, reason in (
+        ({"to": NUMBER}, "unknown_number"),
+        ({"number": NUMBER}, "unknown_number"),
+        ({"to": "s", "agent_id": agent_id}, "unknown_agent"),
+    ):
+        status, body = await theirs.post("/v1/calls", fields)
+        assert (status, body["error"]["reason"]) == (409, reason)
+        form = urlencode(fields).encode()
+        status, headers, text = await theirs.dialplan("POST", "/calls", form)
+        assert (status, headers["x-mediad-reason"], text) == (200, reason, "")
+    assert await telephony.daemon.metric("mediad_expected_calls") == 0
+    assert len((await ours.dialplan("POST", "/calls", form))[2]) == 36  # it is the owner's
 
 
 async def seen_by_owner(telephony: Telephony, places: list[Place]) -> dict[str, Any]:
@@ -213,9 +232,23 @@ async def seen_by_owner(telephony: Telephony, places: list[Place]) -> dict[str, 
     return seen
 
 
-async def check_list(telephony: Telephony, place: Place, answer: httpx.Response) -> None:
-    """Make sure that a list, if it is one, has something, and nothing of it for others."""
-    if place.method != "GET" or place.path == "/v1/me":
+async def check_theirs(telephony: Telephony, place: Place, answer: httpx.Response) -> None:
+    """Make sure that a list has something, and nothing of it for others; and that what is made is
+    theirs, or is not made when it needs what is ours.
+    """
+    if place.path == "/v1/me":
+        assert answer.json()["customer_id"] == telephony.theirs.id
+        return
+    if place.is_dialplan:
+        assert (answer.status_code, answer.text) == (200, ""), place
+        assert answer.headers["x-mediad-reason"] == "unknown_number"
+        return
+    if place.name == "POST /v1/calls":
+        assert (answer.status_code, answer.json()["error"]["reason"]) == (409, "unknown_number")
+        return
+    if place.method == "POST":
+        assert answer.status_code == 201, (place, answer.text)
+        assert answer.json()["customer_id"] == telephony.theirs.id, place
         return
     owned = await telephony.ours.ask("GET", place.path, key=telephony.root)
     ids = {row["id"] for row in owned.json()["result"]}
