@@ -207,14 +207,20 @@ async def test_call_that_nobody_registered_can_be_rejected() -> None:
 
 
 async def test_expected_calls_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mediad.call.registry.MARGIN", 2)
+    monkeypatch.setattr("mediad.call.registry.MARGIN", 3)
     async with FakeAgent() as agent:
         async with running(settings(agent.url, audiosocket={"max_calls": 1})) as daemon:
-            for _ in range(3):
-                await expect(daemon)
-            with pytest.raises(CommandRefused) as refused:
-                await expect(daemon)
-            assert refused.value.reason == "max_calls"
+
+            async def is_refused(customer_id: str) -> None:
+                with pytest.raises(CommandRefused) as refused:
+                    await tell(daemon, uuid4(), Expect(customer_id))
+                assert refused.value.reason == "max_calls"
+
+            for customer_id in ("a", "b"):  # there is room for four, and half is one customer's
+                for _ in range(2):
+                    await tell(daemon, uuid4(), Expect(customer_id))
+                await is_refused(customer_id)
+            await is_refused("c")
 
 
 async def test_expected_call_for_which_there_is_no_room_ends() -> None:

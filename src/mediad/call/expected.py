@@ -6,7 +6,7 @@ for which it has come, or will not come any more. Time is an argument, in monoto
     ended       how it ended is remembered for a while; so is that its UUID was used
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from uuid import UUID
 
 from mediad.bus.commands import Ended, Expect
@@ -30,10 +30,15 @@ class ExpectedCalls:
 
     def __init__(self) -> None:
         self._expected: OrderedDict[UUID, tuple[float, Expect]] = OrderedDict()  # oldest first
+        self._count_by_customer: Counter[str] = Counter()
         self._past: OrderedDict[UUID, tuple[str, Ended | None]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._expected)
+
+    def count_of(self, customer_id: str) -> int:
+        """Return how many of a customer's calls are expected."""
+        return self._count_by_customer[customer_id]
 
     def knows(self, call_id: UUID) -> bool:
         """Tell whether a UUID was registered: once is enough."""
@@ -55,6 +60,7 @@ class ExpectedCalls:
     def add(self, call_id: UUID, call: Expect, now: float) -> None:
         """Expect a call."""
         self._expected[call_id] = (now + ARRIVAL_S, call)
+        self._count_by_customer[call.customer_id] += 1
 
     def take(self, call_id: UUID) -> Expect | None:
         """Return an expected call, and expect it no more."""
@@ -62,6 +68,9 @@ class ExpectedCalls:
         if entry is None:
             return None
         call = entry[1]
+        self._count_by_customer[call.customer_id] -= 1
+        if not self._count_by_customer[call.customer_id]:
+            del self._count_by_customer[call.customer_id]
         self._past[call_id] = (call.customer_id, None)
         if len(self._past) > MAX_PAST:
             self._past.popitem(last=False)

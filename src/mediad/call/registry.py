@@ -201,8 +201,11 @@ class Registry(Collector):
     def _expect(self, call_id: UUID, call: Expect) -> None:
         if self._is_stopping:
             raise CommandRefused("stopping", "mediad is stopping and takes no calls")
-        if len(self._expected) + self.live >= self._settings.audiosocket.max_calls + MARGIN:
+        room = self._settings.audiosocket.max_calls + MARGIN
+        if len(self._expected) + self.live >= room:
             raise CommandRefused("max_calls", "there are as many calls as there may be")
+        if self._expected.count_of(call.customer_id) >= room // 2:  # the rest is for the others
+            raise CommandRefused("max_calls", "you have as many calls to come as there may be")
         if call_id in self._sessions or self._expected.knows(call_id):
             raise CommandRefused("duplicate_uuid", f"there is a call {call_id} already")
         self._expected.add(call_id, call, time.monotonic())

@@ -33,6 +33,15 @@ def test_uuid_works_once(expected: ExpectedCalls) -> None:
     assert len(expected) == 2
 
 
+def test_calls_are_counted_by_customer(expected: ExpectedCalls) -> None:
+    expected.add(uuid(3), Expect("other"), now=30.0)
+    assert (expected.count_of("customer"), expected.count_of("other")) == (3, 1)
+    for _ in range(2):  # the second takes nothing
+        expected.take(uuid(0))
+        expected.take(uuid(3))
+    assert (expected.count_of("customer"), expected.count_of("other")) == (2, 0)
+
+
 def test_nobody_knows_what_was_not_registered(expected: ExpectedCalls) -> None:
     assert not expected.knows(uuid(7))
     assert not expected.is_used(uuid(7))
