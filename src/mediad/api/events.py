@@ -42,7 +42,7 @@ MAX_MESSAGE = 16_384
 """Longest message that is taken, in characters."""
 
 MAX_CONNECTIONS = 100
-"""Of this process."""
+"""Of this process; half of them, of one customer."""
 
 MAX_SEQUENCE = 2**63 - 1
 """The largest number that a database has room for."""
@@ -88,7 +88,8 @@ async def events(websocket: WebSocket) -> None:
     connections = _connections(websocket.app)
     try:
         access = await access_.authenticate(websocket)
-        if len(connections) >= MAX_CONNECTIONS:
+        same = sum(other.customer_id == access.customer_id for other in connections)
+        if len(connections) >= MAX_CONNECTIONS or same >= MAX_CONNECTIONS // 2:
             raise ApiError(503, "too_many_connections", "too many events WebSockets are open")
     except (ApiError, DatabaseUnavailable) as exc:
         if not isinstance(exc, ApiError):
@@ -133,6 +134,7 @@ class _Connection:
         self._websocket = websocket
         self._services = services
         self._access = access
+        self.customer_id = access.customer_id
         self._topics: dict[Topic, int] = {}
         """With the highest number that was sent for each."""
         self._parties: OrderedDict[tuple[str, str], Parties] = OrderedDict()

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from mediad.api import access, events
 from mediad.errors import DatabaseUnavailable
@@ -90,6 +90,26 @@ async def test_a_database_that_does_not_answer_ends_nothing(
         while asked < 3:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         assert await answer(socket, topic) == "subscribed"
+
+
+async def test_one_customer_has_half_of_the_connections(
+    telephony: Telephony, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "MAX_CONNECTIONS", 3)
+    ours, theirs = telephony.ours, telephony.theirs
+
+    async def is_refused(key: str) -> bool:
+        try:
+            async with reader(telephony, key):
+                return False
+        except InvalidStatus as exc:
+            return exc.response.status_code == 503
+
+    async with reader(telephony, ours.key) as socket:
+        assert await answer(socket, f"customer_id:{ours.id}:call:*") == "subscribed"
+        assert await is_refused(ours.key)
+        assert not await is_refused(theirs.key)
+        assert await answer(socket, f"customer_id:{ours.id}:call:*") == "subscribed"
 
 
 @pytest.mark.parametrize(("after", "type_"), [(2**63 - 1, "subscribed"), (2**70, "error")])
