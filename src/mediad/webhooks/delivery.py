@@ -303,7 +303,7 @@ class Deliverer:
             int(now.timestamp()),
             self._settings.header_prefix,
         )
-        return await self._sender.post(target.url, headers, body)
+        return await self._sender.post(due.customer_id, target.url, headers, body)
 
     def _result(self, due: Due, outcome: Outcome, began: datetime) -> Result:
         attempts = due.attempts + 1

@@ -19,6 +19,7 @@ import aiohttp
 import mediad
 from mediad.config import Webhooks
 from mediad.webhooks.addresses import is_allowed
+from mediad.webhooks.names import Names, asking_customer
 
 __all__ = ["CONNECTIONS", "Outcome", "Sender"]
 
@@ -58,7 +59,8 @@ class Sender:
             limit=0,  # who sends keeps to CONNECTIONS: a common limit would let one endpoint's
             # hanging requests stand before the others'
             socket_factory=self._make_socket,
-            resolver=aiohttp.ThreadedResolver(),  # as all other programs of this machine do
+            resolver=Names(self._timeout_s / 2),  # so that the rest is left to connect and ask
+            use_dns_cache=False,  # they have their own
             ssl=ssl.create_default_context(),  # checks the certificate and its host name
         )
         self._session = aiohttp.ClientSession(
@@ -72,9 +74,12 @@ class Sender:
         """Close all connections."""
         await self._session.close()
 
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
-        """Send a request; whatever goes wrong is in what is returned."""
+    async def post(
+        self, customer_id: str, url: str, headers: Mapping[str, str], body: bytes
+    ) -> Outcome:
+        """Send a customer's request; whatever goes wrong is in what is returned."""
         started = time.monotonic()
+        asking_customer.set(customer_id)
         all_headers = {"Content-Type": "application/json", "User-Agent": _USER_AGENT, **headers}
         try:
             async with asyncio.timeout(self._timeout_s):

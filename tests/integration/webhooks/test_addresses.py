@@ -2,12 +2,10 @@
 
 import socket
 from pathlib import Path
-from socket import AF_INET
 from typing import Any
 
 import pytest
-from aiohttp import ThreadedResolver, web
-from aiohttp.abc import ResolveResult
+from aiohttp import web
 
 from mediad import config
 from mediad.webhooks import sender as sender_module
@@ -19,7 +17,7 @@ from tests.integration.webhooks.receiver import Receiver
 async def post(url: str, **settings: Any) -> Outcome:
     sender = Sender(config.Webhooks.model_validate({"timeout_s": 1.0} | settings))
     try:
-        return await sender.post(url, {}, b"{}")
+        return await sender.post("default", url, {}, b"{}")
     finally:
         await sender.close()
 
@@ -57,20 +55,15 @@ async def test_a_name_that_leads_to_this_machine_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked = []
+    look_up = socket.getaddrinfo
 
-    async def resolve(
-        _: ThreadedResolver, host: str, port: int = 0, family: socket.AddressFamily = AF_INET
-    ) -> list[ResolveResult]:
+    def getaddrinfo(host: str, *args: Any, **options: Any) -> Any:
         asked.append(host)
-        return [
-            ResolveResult(
-                hostname=host, host="127.0.0.1", port=port, family=AF_INET, proto=0, flags=0
-            )
-        ]
+        return look_up("127.0.0.1", *args, **options)
 
     async with Receiver() as receiver:
         port = receiver.url.rpartition(":")[2]
-        monkeypatch.setattr(ThreadedResolver, "resolve", resolve)
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
         outcome = await post(f"http://webhooks.example.com:{port}/")
         assert "127.0.0.1 is not a public address" in (outcome.error or "")
         assert not receiver.requests

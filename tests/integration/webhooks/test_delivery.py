@@ -1,6 +1,8 @@
 """Deliveries: nothing is missed, each call's events come in order, nobody waits for another."""
 
 import asyncio
+import socket
+import threading
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -222,6 +224,33 @@ async def test_hanging_endpoints_hold_nobody_up(database: Database) -> None:
         assert sorted(late)[len(late) // 2] < 0.6
         for endpoint in rig.deliverer._endpoints.values():
             assert len(endpoint.taken) <= 48
+
+
+async def test_names_that_hang_hold_nobody_up(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look_up, answers = socket.getaddrinfo, threading.Event()
+
+    def getaddrinfo(host: str, *args: Any, **options: Any) -> Any:
+        if host.startswith("hang"):
+            answers.wait(20)
+        return look_up("127.0.0.1", *args, **options)
+
+    async with Receiver() as receiver, running(database, timeout_s=3.0) as rig:
+        for number in range(20):
+            name = f"{'hang' if number < 3 else 'good'}{number}.example.com"
+            await add_webhook(database, receiver.url.replace("127.0.0.1", name))
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+        try:
+            for number in range(5):
+                await happen(database, [CallFacts().created() for _ in range(4)], rig.bus)
+                await receiver.received((number + 1) * 17 * 4, timeout_s=2.0)
+            await rig.settle()
+        finally:
+            answers.set()
+        failed = await deliveries(database, status="pending")
+    assert len(failed) == 3 * 5 * 4
+    assert all("no address within 1.5 s" in str(d.attempt_log[0]["error"]) for d in failed)
 
 
 async def test_two_signatures_while_a_secret_is_changed(database: Database) -> None:
