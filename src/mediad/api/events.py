@@ -2,7 +2,8 @@
 
 One task per connection takes messages and events in turn, so a topic that is resumed is read from
 the table to its end while what is announced meanwhile waits in the subscription; then what was read
-already is told by its number. A reader that does not keep up is dropped: it can resume.
+already is told by its number. Live events never ask the database. A reader that does not keep up is
+dropped: it can resume.
 """
 
 import asyncio
@@ -236,8 +237,10 @@ class _Connection:
             if topic.matches(event) and (sequence is None or sequence > last)
         ]
         if wanted:
-            (found,) = await self._with_parties([event])
-            await self._send_event(*found)
+            parties = self._known_parties(event)
+            if parties is None and event.is_durable:
+                ((_, parties),) = await self._with_parties([event])
+            await self._send_event(event, parties or NOBODY)
             if sequence is not None:
                 self._topics.update(dict.fromkeys(wanted, sequence))
 
@@ -306,6 +309,11 @@ class _Connection:
                 self._topics[topic] = after
                 return
 
+    def _known_parties(self, event: Event) -> Parties | None:
+        """Return who a call is between, as far as no database has to be asked."""
+        key = event.customer_id, event.call_id
+        return self._parties.get(key) or self._services.sessions.parties(*key)
+
     async def _with_parties(self, found: Sequence[Event]) -> list[tuple[Event, Parties]]:
         """Return events with who their calls are between."""
         known = self._parties
@@ -314,7 +322,9 @@ class _Connection:
         if missing:
             with suppress(DatabaseUnavailable):
                 async with self._services.database.read() as connection:
-                    known.update(await outbox.parties_of(connection, missing))
+                    in_rows = await outbox.parties_of(connection, missing)
+                # What has no row now never gets one: a call's is older than its numbered events.
+                known.update(dict.fromkeys(missing, NOBODY) | dict(in_rows))
         told = [(e, known.get((e.customer_id, e.call_id), NOBODY)) for e in found]
         while len(known) > _MAX_PARTIES:
             known.popitem(last=False)

@@ -21,13 +21,15 @@ from mediad.bus.events import Event
 from mediad.store.open_calls import RECOVERED
 from mediad.store.types import NEVER
 
-__all__ = ["ENDED", "AgentCalls", "Changes", "Recovered"]
+__all__ = ["ENDED", "MAX_PARTY", "AgentCalls", "Changes", "Recovered"]
 
 ENDED = frozenset(("completed", "failed", "no-answer", "busy", "canceled"))
 """What a call's status is when it is over."""
 
+MAX_PARTY = 255
+"""Characters of source and destination, which the caller's side chooses."""
+
 _RANKS = {"initiated": 0, "ringing": 1, "in-progress": 2} | dict.fromkeys(ENDED, 3)
-_MAX_PARTY = 255  # characters of source and destination, which the caller's side chooses
 
 Row = dict[str, Any]
 
@@ -101,8 +103,8 @@ class Changes:
             "customer_id": fact.customer_id,
             "status": status,
             "direction": _text(data, "direction"),
-            "source": _text(data, "source")[:_MAX_PARTY],
-            "destination": _text(data, "destination")[:_MAX_PARTY],
+            "source": _text(data, "source")[:MAX_PARTY],
+            "destination": _text(data, "destination")[:MAX_PARTY],
             "agent_id": data.get("agent_id"),
             "flow_id": data.get("flow_id"),
             "number_id": data.get("number_id"),

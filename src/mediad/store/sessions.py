@@ -17,9 +17,11 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from mediad.bus.bus import Bus
 from mediad.bus.events import Event
+from mediad.bus.public import Parties
 from mediad.cache.cache import Cache
 from mediad.cache.keys import Key
 from mediad.metrics import Metrics
+from mediad.store.changes import MAX_PARTY
 from mediad.store.conversation import Context, Conversation, Message, Session, Summary, summarize
 
 __all__ = ["Sessions"]
@@ -28,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 _MAX_CALLS = 50  # whose state goes to the cache at once: 4 MB at the most
 _MAX_ENDED = 1_000  # summaries that wait for a cache that is away; the oldest go first
+_MAX_GONE = 1_000  # calls that are over, whose parties are still known
 _PAUSE_S = 0.01  # after each time, so that what happens meanwhile goes together
 _RETRY_S = 1.0  # until it is tried again, when the cache did not take it
 _REFRESH_S = 600.0  # a call on which nothing happens is written this often: keys end after 1,800
@@ -56,6 +59,7 @@ class Sessions:
         self._keys = cache.keys
         self._bus = bus
         self._live: dict[str, Conversation] = {}
+        self._gone: dict[tuple[str, str], Parties] = {}
         self._changed: dict[str, None] = {}  # ids of live calls, first changed first
         # What the cache has yet to be told; the event alone if the call is not of this process.
         self._ended: dict[str, Summary | Event] = {}
@@ -91,6 +95,15 @@ class Sessions:
         if live := self._live.get(call_id):
             return live.session
         return _parse(_SESSION, await self._cache.get(self._keys.call_session(call_id)))
+
+    def parties(self, customer_id: str, call_id: str) -> Parties | None:
+        """Return who a call of this process is between, as its row says or will say, while it lives
+        and a while after; without waiting.
+        """
+        live = self._live.get(call_id)
+        if live is not None and live.session.customer_id == customer_id:
+            return _parties(live.session)
+        return self._gone.get((customer_id, call_id))
 
     async def context(self, call_id: str) -> Context | None:
         """Return what a live call is about."""
@@ -141,6 +154,9 @@ class Sessions:
         if live is not None:
             self._changed.pop(call_id, None)
             self._ended[call_id] = summarize(event, live.session, live.messages)
+            self._gone[live.session.customer_id, call_id] = _parties(live.session)
+            if len(self._gone) > _MAX_GONE:
+                del self._gone[next(iter(self._gone))]
         elif event.is_durable:
             # Perhaps of a call that its process did not live to end: nobody told this end before.
             self._ended.setdefault(call_id, event)
@@ -221,6 +237,10 @@ class Sessions:
             keys.conversation_context(call_id),
             keys.conversation_history(call_id),
         )
+
+
+def _parties(session: Session) -> Parties:
+    return Parties((session.source or "")[:MAX_PARTY], (session.destination or "")[:MAX_PARTY])
 
 
 def _first(waiting: Mapping[str, Any]) -> list[str]:

@@ -20,9 +20,12 @@ from mediad.api.errors import ApiError
 from mediad.api.http import HttpServer
 from mediad.bus.bus import Bus
 from mediad.bus.events import DEFAULT_CUSTOMER, Event
+from mediad.cache.keys import Keys
+from mediad.cache.memory import MemoryCache
 from mediad.config import Http
 from mediad.metrics import Metrics
 from mediad.store.database import Database
+from mediad.store.sessions import Sessions
 from tests.facts import CallFacts
 from tests.integration.webhooks.receiver import Receiver, add_webhook, happen, running
 
@@ -99,9 +102,12 @@ async def api(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     """The server."""
     monkeypatch.setattr(access_module, "authenticate", authenticate)
     monkeypatch.setattr(access_module, "check_still_good", authenticate)
-    bus = Bus(Metrics())
+    metrics = Metrics()
+    bus = Bus(metrics)
+    sessions = Sessions(MemoryCache(Keys("mediad", "test"), metrics, 10_000, 0), bus, metrics)
+    following = asyncio.create_task(sessions.run())
     app = FastAPI()
-    app.state.services = SimpleNamespace(bus=bus, database=database)
+    app.state.services = SimpleNamespace(bus=bus, database=database, sessions=sessions)
     app.include_router(events_module.router, prefix="/v1")
     server = HttpServer(Http(port=0), app)
     host, port = await server.start()
@@ -110,6 +116,7 @@ async def api(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     finally:
         await events_module.close_connections(app)
         await server.stop()
+        following.cancel()
 
 
 async def test_events_are_those_of_the_webhook(api: Api, database: Database) -> None:
@@ -160,6 +167,20 @@ async def test_live_events_come_as_they_happen_and_to_whom_they_may(api: Api) ->
             message = await reader.next()
             assert (message["event"], message["sequence"]) == ("speaking", None)
             assert message["data"]["call_id"] == "call-1"
+
+
+async def test_live_events_say_who_the_call_is_between_before_it_has_a_row(api: Api) -> None:
+    call = CallFacts()
+    api.bus.publish(call.created(source="x" * 300))  # a row has 255 of them
+    await asyncio.sleep(0.05)  # it came before the reader
+    async with api.client() as client:
+        await client.subscribed(LIVE)
+        api.tell("speaking", call.call_id, who="caller", started=True)
+        api.bus.publish(call.hungup())
+        api.tell("speaking", call.call_id, who="caller", started=False)
+        told = [await client.next() for _ in range(3)]
+    parties = {(message["data"]["source"], message["data"]["destination"]) for message in told}
+    assert parties == {("x" * 255, "bob")}
 
 
 async def test_one_call_only_and_no_longer(api: Api, database: Database) -> None:
