@@ -3,10 +3,11 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -16,14 +17,16 @@ from mediad import config
 from mediad.bus.bus import Bus
 from mediad.bus.events import DEFAULT_CUSTOMER, Event
 from mediad.metrics import Metrics
-from mediad.store import customers, events, tables, webhooks
+from mediad.store import customers, tables, webhooks
 from mediad.store.apply import apply
 from mediad.store.database import Database
+from mediad.store.journal import Journal
 from mediad.store.types import utc_now
 from mediad.store.webhooks import WebhookFields
+from mediad.store.writer import Writer
 from mediad.webhooks.delivery import Deliverer
 
-__all__ = ["SECRET", "Clock", "Receiver", "Request", "add_webhook", "append", "happen", "running"]
+__all__ = ["SECRET", "Clock", "Receiver", "Request", "add_webhook", "happen", "running", "writing"]
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -201,9 +204,23 @@ async def happen(database: Database, facts: Sequence[Event], bus: Bus | None = N
     return applied.events
 
 
-async def append(database: Database, facts: Sequence[Event], bus: Bus) -> None:
-    """Number facts without the rows of their calls: that is quicker."""
-    async with database.write() as connection:
-        numbered = await events.append(connection, facts)
-    for event in numbered:
-        bus.announce(event)
+@asynccontextmanager
+async def writing(database: Database, bus: Bus, directory: Path) -> AsyncIterator[Journal]:
+    """Write and announce what a journal is offered while the block runs, as mediad does."""
+
+    async def invalidate(_: Iterable[str]) -> None:
+        """No copies are kept."""
+
+    metrics = Metrics()
+    journal = Journal(directory / "journal.db", 1 << 28, False, metrics)
+    await asyncio.to_thread(journal.open)
+    writer = Writer(journal, database, invalidate, bus.announce, metrics)
+    task = asyncio.create_task(writer.run())
+    try:
+        yield journal
+        assert not task.done(), task
+    finally:
+        await writer.drain(10.0)
+        task.cancel()
+        await asyncio.wait([task])
+        await asyncio.to_thread(journal.close, 5.0)
