@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from mediad.api.access import Operator, Viewer
 from mediad.api.errors import ApiError, ErrorBody, not_found
 from mediad.api.services import ServicesOf
-from mediad.store import webhook_deliveries
+from mediad.store import webhook_deliveries, webhooks
 from mediad.store.pages import DEFAULT_LIMIT, MAX_LIMIT
 from mediad.store.webhook_deliveries import Delivery, DeliveryFilter
 
@@ -19,6 +19,7 @@ router = APIRouter(prefix="/webhook_deliveries", tags=["webhook_deliveries"])
 DeliveryId = Annotated[str, Path(min_length=1, max_length=36)]
 
 _NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": ErrorBody}}
+_CONFLICT: dict[int | str, dict[str, Any]] = {409: {"model": ErrorBody}}
 
 
 class DeliveryList(BaseModel):
@@ -57,12 +58,17 @@ async def get_delivery(delivery_id: DeliveryId, access: Viewer, services: Servic
     return _found(row, delivery_id)
 
 
-@router.post("/{delivery_id}/redeliver", status_code=202, responses=_NOT_FOUND)
+@router.post("/{delivery_id}/redeliver", status_code=202, responses=_NOT_FOUND | _CONFLICT)
 async def redeliver(delivery_id: DeliveryId, access: Operator, services: ServicesOf) -> Delivery:
     """Send an event again, whatever became of it, within a second or two; under the same
     ``webhook-id``, and with eight attempts again.
     """
     async with services.database.write() as connection:
+        row = await webhook_deliveries.get(connection, access.customer_id, delivery_id)
+        webhook_id = _found(row, delivery_id).webhook_id
+        webhook = await webhooks.get(connection, access.customer_id, webhook_id)
+        if webhook is None or webhook.status != "active":
+            raise ApiError(409, "inactive", "an inactive or deleted webhook is told nothing")
         row = await webhook_deliveries.redeliver(
             connection, access.customer_id, delivery_id, access.key_id
         )

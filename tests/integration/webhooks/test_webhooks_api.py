@@ -135,3 +135,19 @@ async def test_deliveries_are_listed_and_made_again(
         after = (await http.get(f"/webhook_deliveries/{one['id']}")).json()
     assert receiver.requests[6].headers["webhook-id"] == one["event_id"]
     assert (after["status"], after["attempts"], len(after["attempt_log"])) == ("delivered", 1, 2)
+
+
+@pytest.mark.parametrize("is_deleted", [False, True])
+async def test_nothing_is_sent_again_to_a_webhook_that_is_told_nothing(
+    http: httpx.AsyncClient, is_deleted: bool
+) -> None:
+    path = f"/webhooks/{(await http.post('/webhooks', json=NEW)).json()['id']}"
+    delivery = (await http.post(f"{path}/test")).json()
+    if is_deleted:
+        await http.delete(path)
+    else:
+        await http.patch(path, json={"status": "inactive"})
+    again = await http.post(f"/webhook_deliveries/{delivery['id']}/redeliver")
+    assert (again.status_code, again.json()["error"]["reason"]) == (409, "inactive")
+    unchanged = (await http.get(f"/webhook_deliveries/{delivery['id']}")).json()
+    assert unchanged == delivery
