@@ -5,7 +5,7 @@ A webhook's ``last_sequence`` moves in the transaction that makes the deliveries
 none of them twice and leaves none out.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -38,6 +38,7 @@ from mediad.store.tables import (
 from mediad.store.types import NEVER, new_id
 
 __all__ = [
+    "MAX_LOG",
     "Due",
     "Made",
     "Result",
@@ -54,6 +55,10 @@ __all__ = [
     "with_due",
 ]
 
+MAX_LOG = 24
+"""Attempts that are kept of one delivery: the last ones."""
+
+_MAX_RESULTS = 500  # in one statement
 _MAX_BEHIND = 100  # webhooks in one transaction of `make`
 _MAX_EVENTS = 200  # of one customer in it
 
@@ -92,7 +97,6 @@ class Due:
     parties: Parties
     customer_id: str
     attempts: int
-    log: list[dict[str, Any]]
     created: datetime
     updated: datetime
 
@@ -103,10 +107,13 @@ class Result:
 
     id: str
     updated: datetime
-    """As it was when the attempt was begun: what was asked for again meanwhile is not changed."""
+    """As it was when the attempt was begun: of what was asked for again meanwhile only the log
+    changes.
+    """
     status: str
     attempts: int
-    log: list[dict[str, Any]]
+    entry: dict[str, Any]
+    """For the log."""
     tm_next: datetime
 
 
@@ -210,7 +217,6 @@ def _select_due(webhook_id: str) -> Select[Any]:
         _deliveries.event_id,
         _deliveries.call_id,
         _deliveries.attempts,
-        _deliveries.attempt_log,
         _deliveries.tm_create,
         _deliveries.tm_update,
         calls.c.source,
@@ -263,22 +269,30 @@ async def targets(
     return found
 
 
-async def record(connection: AsyncConnection, results: Iterable[Result], now: datetime) -> None:
-    """Write what became of attempts."""
-    values = [
-        {
-            "key": result.id,
-            "updated": result.updated,
-            "status": result.status,
-            "attempts": result.attempts,
-            "attempt_log": result.log,
-            "tm_next": result.tm_next,
-            "tm_update": now,
-        }
-        for result in results
-    ]
-    if values:
-        await connection.execute(_RESULT, values)
+async def record(connection: AsyncConnection, results: Sequence[Result], now: datetime) -> None:
+    """Write what became of attempts, in a transaction."""
+    for start in range(0, len(results), _MAX_RESULTS):
+        by_id = {result.id: result for result in results[start : start + _MAX_RESULTS]}
+        query = (
+            select(_deliveries.id, _deliveries.tm_update, _deliveries.attempt_log)
+            .where(_deliveries.id.in_(list(by_id)))
+            .with_for_update()
+        )
+        logged: list[dict[str, Any]] = []
+        changed: list[dict[str, Any]] = []
+        for row in (await connection.execute(query)).all():
+            result = by_id[row.id]
+            log = [*row.attempt_log, result.entry][-MAX_LOG:]
+            values = {"key": result.id, "attempt_log": log}
+            if row.tm_update == result.updated:
+                state = {name: getattr(result, name) for name in ("status", "attempts", "tm_next")}
+                changed.append(values | state | {"tm_update": now})
+            else:
+                logged.append(values)
+        if logged:
+            await connection.execute(_LOGGED, logged)
+        if changed:
+            await connection.execute(_CHANGED, changed)
 
 
 async def waiting(connection: AsyncConnection) -> Waiting:
@@ -380,7 +394,6 @@ def _due(row: Mapping[Any, Any]) -> Due:
         parties=parties,
         customer_id=row["customer_id"],
         attempts=row["attempts"],
-        log=row["attempt_log"],
         created=row["tm_create"],
         updated=row["tm_update"],
     )
@@ -392,13 +405,12 @@ _MOVED = (
     .values(last_sequence=bindparam("last"))
 )
 
-_RESULT = (
+_LOGGED = (
     update(webhook_deliveries)
-    .where(_deliveries.id == bindparam("key"), _deliveries.tm_update == bindparam("updated"))
-    .values(
-        {
-            name: bindparam(name)
-            for name in ("status", "attempts", "attempt_log", "tm_next", "tm_update")
-        }
-    )
+    .where(_deliveries.id == bindparam("key"))
+    .values(attempt_log=bindparam("attempt_log"))
+)
+
+_CHANGED = _LOGGED.values(
+    {name: bindparam(name) for name in ("status", "attempts", "tm_next", "tm_update")}
 )

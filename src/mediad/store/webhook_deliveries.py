@@ -37,7 +37,7 @@ class Delivery(Row):
     attempts: int
     """Since it was made, or made again by hand."""
     attempt_log: list[dict[str, JsonValue]]
-    """The last attempts: time, status or error, duration in seconds, and how the answer begins."""
+    """The last 24 attempts: time, status or error, duration in seconds, how the answer begins."""
     tm_next: datetime
     """When it is tried next, while it is pending."""
 

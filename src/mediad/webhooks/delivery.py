@@ -45,7 +45,6 @@ _LINGER_S = 0.04  # before a turn, for events and answers to gather
 _POLL_S = 1.0  # a crash may come between a COMMIT and its announcement; retries become due
 _COUNT_S = 10.0
 _RETRY_S = 1.0  # when the database is away
-_MAX_LOG = 24  # attempts that are kept of one delivery
 
 
 @dataclass(slots=True)
@@ -212,7 +211,7 @@ class Deliverer:
             self._has_new = False
             try:
                 async with self._database.write() as connection:
-                    await outbox.record(connection, (result for _, result in results), now)
+                    await outbox.record(connection, [result for _, result in results], now)
                     if makes and not self._is_stopping:
                         made = await outbox.make(connection, now)
                         hot |= made.webhook_ids
@@ -307,10 +306,10 @@ class Deliverer:
 
     def _result(self, due: Due, outcome: Outcome, began: datetime) -> Result:
         attempts = due.attempts + 1
-        log = [*due.log, _entry(outcome, began)][-_MAX_LOG:]
+        entry = _entry(outcome, began)
 
         def result(status: str, tm_next: datetime) -> Result:
-            return Result(due.id, due.updated, status, attempts, log, tm_next)
+            return Result(due.id, due.updated, status, attempts, entry, tm_next)
 
         if outcome.is_delivered:
             return result("delivered", began)

@@ -366,6 +366,7 @@ async def test_what_is_in_memory_follows_its_webhook(database: Database, change:
 async def test_what_is_asked_for_again_while_it_is_tried_is_sent_again(database: Database) -> None:
     async with Receiver() as receiver, running(database) as rig:
         await add_webhook(database, receiver.url)
+        receiver.answer = lambda _: 503 if len(receiver.attempts) == 1 else 200
         receiver.answers.clear()
         await happen(database, [CallFacts().created()], rig.bus)
         await receiver.attempted(1)
@@ -378,6 +379,21 @@ async def test_what_is_asked_for_again_while_it_is_tried_is_sent_again(database:
         (again,) = await deliveries(database)
     assert (again.status, again.attempts) == ("delivered", 1)
     assert len(receiver.requests) == 2
+    assert [attempt["status"] for attempt in again.attempt_log] == [503, 200]
+
+
+async def test_the_log_has_the_last_attempts(database: Database) -> None:
+    webhook_id = await add_webhook(database, "http://127.0.0.1:9/")
+    now = datetime.now(UTC)
+    async with database.write() as connection:
+        made = await webhook_deliveries.add_test(connection, DEFAULT_CUSTOMER, webhook_id)
+        for number in range(outbox.MAX_LOG + 3):
+            updated = now if number else made.tm_update
+            result = outbox.Result(made.id, updated, "pending", number, {"number": number}, now)
+            await outbox.record(connection, [result], now)
+    (delivery,) = await deliveries(database)
+    numbers = [attempt["number"] for attempt in delivery.attempt_log]
+    assert numbers == list(range(3, outbox.MAX_LOG + 3))
 
 
 async def test_a_test_event_arrives(database: Database) -> None:
