@@ -13,6 +13,7 @@ from typing import Self
 from mediad.ai.agent import Connector
 from mediad.ai.connect import CallInfo, DialOut, client_tls
 from mediad.ai.dial_in import DialIn, DialInServer
+from mediad.api.connections import MAX_CONNECTIONS
 from mediad.bus.bus import Bus
 from mediad.bus.commands import Commands
 from mediad.cache.speech import SpeechCache
@@ -259,7 +260,9 @@ def _check_files(settings: Settings) -> None:
     """Refuse more calls than the process may open files for."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     max_calls = settings.audiosocket.max_calls
-    needed = _FILES_PER_CALL[settings.ai.link] * max_calls + MAX_WAITING + _OTHER_FILES
+    http_ports = 1 if settings.http.metrics_port is None else 2
+    of_calls = _FILES_PER_CALL[settings.ai.link] * max_calls + MAX_WAITING
+    needed = of_calls + http_ports * MAX_CONNECTIONS + _OTHER_FILES
     if hard != resource.RLIM_INFINITY and hard < needed:
         raise ConfigError(
             f"[audiosocket] max_calls: {max_calls} calls may need {needed} open files, and this "

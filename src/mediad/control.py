@@ -143,7 +143,7 @@ class Control:
         return address
 
     async def _listen(self, settings: Http, app: FastAPI) -> tuple[str, int]:
-        server = HttpServer(settings, app)
+        server = HttpServer(settings, app, self._metrics)
         self._parts.push_async_callback(server.stop)
         return await server.start()
 

@@ -72,6 +72,9 @@ class Metrics:
         self.events_dropped = counter(
             "events_dropped", "Live events that a full subscriber did not get"
         )
+        self.http_connections_closed = counter(
+            "http_connections_closed", "HTTP connections refused or without a request", "reason"
+        )
         self.http_answers = counter("http_answers", "Answers of the HTTP port", "status")
         self.ticks_skipped = counter(
             "ticks_skipped", "20 ms that were never sent: the loop was late"

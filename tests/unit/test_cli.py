@@ -204,5 +204,5 @@ def test_serve_refuses_more_calls_than_it_may_open_files() -> None:
     script = f"ulimit -n 1000; exec {sys.executable} -m mediad serve"
     result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
     assert result.returncode == 2
-    assert "[audiosocket] max_calls: 1000 calls may need 3088 open files" in result.stderr
+    assert "[audiosocket] max_calls: 1000 calls may need 3488 open files" in result.stderr
     assert "this process may have 1000" in result.stderr

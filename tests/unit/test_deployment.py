@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from mediad.api.connections import MAX_CONNECTIONS
 from mediad.config import Settings
 from mediad.transport.audiosocket import MAX_WAITING
 from tests.missing import skip_or_fail
@@ -165,7 +166,8 @@ def test_service_tells_systemd_that_it_is_ready_and_lives() -> None:
 
 def test_service_may_open_the_files_its_calls_need() -> None:
     audiosocket = Settings().audiosocket
-    assert int(directive("LimitNOFILE")) > 2 * audiosocket.max_calls + MAX_WAITING + 64
+    others = MAX_WAITING + MAX_CONNECTIONS + 64
+    assert int(directive("LimitNOFILE")) > 2 * audiosocket.max_calls + others
 
 
 def test_service_is_given_time_to_drain() -> None:

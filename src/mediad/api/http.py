@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -33,11 +34,13 @@ from mediad.api import (
 from mediad.api.access import REFUSALS, KeyCheck
 from mediad.api.answers import CountAnswers
 from mediad.api.bodies import MAX_BODY_BYTES, BodyLimit
+from mediad.api.connections import Connection
 from mediad.api.errors import ErrorBody, register_errors
 from mediad.api.forwarded import Forwarded
 from mediad.api.limits import Admission, HeaderLimit, RateHeaders
 from mediad.api.playing import MAX_BYTES as MAX_PLAYED_BYTES
 from mediad.config import Http
+from mediad.metrics import Metrics
 
 __all__ = ["HttpServer", "make_app", "make_metrics_app"]
 
@@ -133,11 +136,12 @@ class _Server(uvicorn.Server):
 class HttpServer:
     """uvicorn on the running loop."""
 
-    def __init__(self, settings: Http, app: FastAPI) -> None:
+    def __init__(self, settings: Http, app: FastAPI, metrics: Metrics) -> None:
         self._settings = settings
         self._app = app
         config = uvicorn.Config(
             Forwarded(app, settings.trusted_proxies),
+            http=partial(Connection, metrics.http_connections_closed),  # type: ignore[arg-type]
             log_config=None,
             access_log=False,
             lifespan="off",

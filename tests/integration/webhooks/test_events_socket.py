@@ -109,7 +109,7 @@ async def api(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     app = FastAPI()
     app.state.services = SimpleNamespace(bus=bus, database=database, sessions=sessions)
     app.include_router(events_module.router, prefix="/v1")
-    server = HttpServer(Http(port=0), app)
+    server = HttpServer(Http(port=0), app, metrics)
     host, port = await server.start()
     try:
         yield Api(f"ws://{host}:{port}/v1/ws", app, bus, database)
