@@ -50,6 +50,10 @@ class _Utterance:
     def backlog(self) -> int:
         return self.speaker._link.backlog if self.may_ask else sys.maxsize
 
+    @property
+    def ahead(self) -> Flight | None:
+        return self.speaker._last_owned
+
     def on_progress(self) -> None:
         self.speaker._play()
 
@@ -129,7 +133,8 @@ class Speaker:
             failed = Failed("tts", n, "too_much", "", False)
             asyncio.get_running_loop().call_soon(self._events.on_failed, failed)
             return
-        utterance.flight = self._cache.join(key, utterance)
+        before = [earlier.flight for earlier in self._queue]
+        utterance.flight = self._cache.join(key, utterance, before)
         self._queue.append(utterance)
         self._mark_head()
 
@@ -161,6 +166,12 @@ class Speaker:
             del self._link  # it knows us: a cycle that only the garbage collector would find
 
     # The service
+
+    @property
+    def _last_owned(self) -> Flight | None:
+        """The newest text that the connection in use is asked for."""
+        n = max(self._owned, default=0)
+        return self._owned[n] if n > self._left_n else None
 
     def _ask(self, utterance: _Utterance) -> None:
         """Have the service speak it."""

@@ -9,13 +9,15 @@ speaking   that is done: over, and what came goes into the store; it fails: over
 over       a little later it is forgotten: until then the store may not have it yet
 
 Who comes while it is spoken gets what there is so far, and the rest as it comes. When the owner no
-longer listens, the others do (`pass_on`); when nobody does, it is forgotten and not stored.
+longer listens, the others do (`pass_on`); when nobody does, it is forgotten and not stored. Nobody
+waits while somebody else's service speaks other texts: who would has it spoken *alone*, by his own,
+and who comes next joins him.
 """
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import Protocol
 
@@ -77,6 +79,11 @@ class Listener(Protocol):
         """How much the call's own service has to do before it."""
         ...
 
+    @property
+    def ahead(self) -> "Flight | None":
+        """The text that the call's own service speaks right before it, if there is one."""
+        ...
+
     def on_progress(self) -> None:
         """There is more to play, or it is over."""
         ...
@@ -93,8 +100,11 @@ class Listener(Protocol):
 class Flight:
     """One text for all who play it. Made by `TtsCache.join`."""
 
-    def __init__(self, cache: "TtsCache", key: SpeechKey, digest: str) -> None:
+    def __init__(
+        self, cache: "TtsCache", key: SpeechKey, digest: str, instead_of: "Flight | None" = None
+    ) -> None:
         self._cache = cache
+        self._instead_of = instead_of  # until it is known to be sooner than that
         self.key = key
         self.digest = digest
         self.items: list[Item] = []
@@ -103,14 +113,20 @@ class Flight:
         self.is_over = False
         self.failure: tuple[Why, str] | None = None
         self.is_behind = False
-        """Whether its owner's service has other texts to speak first."""
+        """Whether its owner's service has other things to do first."""
+        self._ahead: Flight | None = None  # the last of them, if that is a text
         self.owner: Listener | None = None
         self.listeners: list[Listener] = []
 
-    @property
-    def is_joinable(self) -> bool:
-        """Whether one more listener gets it at least as soon as if it were spoken anew."""
-        return self.failure is None and (bool(self.items) or not self.is_behind)
+    def is_joinable(self, before: "Collection[Flight]") -> bool:
+        """Whether one more listener, who plays these before, gets it in time: as soon as if it were
+        spoken anew, or with the text that its owner's service speaks first still to be played.
+        """
+        if self.failure is not None:
+            return False
+        if self.items or not self.is_behind:
+            return True
+        return self._ahead is not None and (self._ahead.is_over or self._ahead in before)
 
     def found(self, value: bytes | None) -> None:
         """Take the store's answer."""
@@ -148,6 +164,10 @@ class Flight:
         self.owner = min(self.listeners, key=lambda listener: listener.backlog, default=None)
         if self.owner is not None:
             self.is_behind = self.owner.backlog > 0
+            self._ahead = self.owner.ahead
+            if self.is_behind and self._instead_of is not None:
+                self._cache.give_back(self, self._instead_of)
+            self._instead_of = None
             self.owner.on_missing()
         else:
             self._cache.forget(self)
@@ -178,7 +198,7 @@ class Flight:
 
     def _end(self) -> None:
         self.is_over = True
-        self.owner = None
+        self.owner = self._ahead = None
         self._cache.linger(self)
         self._cache.wake(self.listeners)
 
@@ -213,24 +233,33 @@ class TtsCache:
             "tts_cache_flights", "Texts that are being spoken", lambda: len(self._flights)
         )
 
-    def join(self, key: SpeechKey, listener: Listener, *, afresh: bool = False) -> Flight:
-        """Return the flight of a text, with this listener in it; ``afresh``, one that is spoken
-        anew though the store was asked before.
+    def join(
+        self,
+        key: SpeechKey,
+        listener: Listener,
+        before: Collection[Flight] = (),
+        *,
+        afresh: bool = False,
+    ) -> Flight:
+        """Return the flight of a text, with this listener in it.
+
+        Args:
+            before: What the listener's call has yet to play before it.
+            afresh: It is spoken anew though the store was asked before.
         """
         loop = asyncio.get_running_loop()
         digest = key.digest()
         flight = self._flights.get(digest)
-        if flight is not None and flight.is_joinable:
+        if flight is not None and flight.is_joinable(before):
             flight.listeners.append(listener)
             self.count_read("joined")
             if flight.items or flight.is_over:
                 loop.call_soon(self.wake, (listener,))
             return flight
         is_alone = flight is not None
-        flight = Flight(self, key, digest)
+        flight = Flight(self, key, digest, instead_of=flight)
         flight.listeners.append(listener)
-        if not is_alone:
-            self._flights[digest] = flight
+        self._flights[digest] = flight
         if is_alone or afresh:
             self.count_read("alone")
             loop.call_soon(flight.pass_on)
@@ -270,6 +299,11 @@ class TtsCache:
     def _end_lingering(self, flight: Flight) -> None:
         self._lingering_bytes -= flight.size_bytes
         self.forget(flight)
+
+    def give_back(self, flight: Flight, earlier: Flight) -> None:
+        """Let the next ones join the earlier flight after all, if that is still spoken."""
+        if self._flights.get(flight.digest) is flight and earlier.owner is not None:
+            self._flights[flight.digest] = earlier
 
     def forget(self, flight: Flight) -> None:
         """Let nobody join any more."""

@@ -48,6 +48,7 @@ class Caller:
         self.must_speak = 0
         self.is_over = self.may_stop = False
         self.backlog = backlog
+        self.ahead: Flight | None = None
         self._is_joining = True
         self.flight: Flight = cache.join(key, self)
         self._is_joining = False
@@ -346,10 +347,23 @@ async def test_nobody_waits_for_a_text_behind_others() -> None:
     free = bench.caller()
     await asyncio.sleep(0.01)
     assert (busy.must_speak, free.must_speak) == (1, 1)
-    busy.flight.add(PARTS[0])
     later = bench.caller()
-    assert later.flight is busy.flight
+    assert later.flight is free.flight
     assert bench.reads() == {"hit": 0, "miss": 1, "joined": 1, "alone": 1}
+
+
+@in_virtual_time
+async def test_text_behind_others_is_joined_when_its_turn_comes_though_others_wait_as_well() -> (
+    None
+):
+    bench = Bench()
+    first = bench.caller(backlog=3)
+    await asyncio.sleep(0.01)
+    second = bench.caller(backlog=3)
+    await asyncio.sleep(0.01)
+    assert (first.must_speak, second.must_speak) == (1, 1)
+    first.flight.add(PARTS[0])
+    assert bench.caller().flight is first.flight
 
 
 @in_virtual_time
