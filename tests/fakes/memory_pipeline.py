@@ -19,6 +19,7 @@ from mediad.ai.services import connection as connection_module
 from mediad.ai.services.service import make_services
 from mediad.ai.tts_cache import SpeechStore, TtsCache
 from mediad.bus.bus import Bus
+from mediad.bus.events import Event
 from mediad.call.ears import VoiceModel
 from mediad.call.pipeline_metrics import PipelineMetrics
 from mediad.call.session import Session
@@ -164,6 +165,8 @@ class MemoryCall:
         self.refused: set[Role] = set()
         """Services that take no call."""
         self.is_hung_up = False
+        self.facts: list[Event] = []
+        """What was told of it."""
         self.session: Session
 
     def answer(self, asked: FromMediad) -> list[FromService]:
@@ -228,6 +231,16 @@ class MemoryCall:
         self.refused.add(role)
         self.sockets[role].close()
 
+    def keep(self, fact: Event) -> bool:
+        """Take a fact, as the journal does."""
+        self.facts.append(fact)
+        return True
+
+    def said(self, direction: str) -> list[str]:
+        """Return the words of one side, as the transcript has them."""
+        words = [fact.data for fact in self.facts if fact.type == "transcript_created"]
+        return [data["text"] for data in words if data["direction"] == direction]
+
     def metric(self, name: str, **labels: str) -> float:
         """Return what is counted; 0 when nothing is."""
         return self._metrics.registry.get_sample_value(name, labels) or 0.0
@@ -287,7 +300,7 @@ async def memory_call(
     line = Line("slin", "ulaw", playout_max_s)
     config = None if agent is None else {"prompt": "Be kind.", "language": "en-US", **agent}
     info = CallInfo(str(uuid), agent=config)
-    session = Session(info, line, call, settings, Bus(metrics), metrics, b"")
+    session = Session(info, line, call, settings, Bus(metrics, call.keep), metrics, b"")
     call.session = session
     first = audio_message(AUDIO_KIND_OF_RATE[line_rate_hz], bytes(line_rate_hz // 25))
     line.receive_caller(uuid_message(uuid) + first, loop.time())

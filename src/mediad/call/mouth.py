@@ -97,9 +97,8 @@ class Mouth:
         await self._speaker.run()
 
     def close(self) -> None:
-        """Speak no more."""
+        """Speak no more; what is queued may still be heard."""
         self._speaker.close()
-        self._reply = None
         self._coming.clear()
 
     async def closed(self) -> None:
@@ -175,6 +174,10 @@ class Mouth:
         """
         self._speaker.cancel(self._n)
         self._coming.clear()
+        return self.take_heard()
+
+    def take_heard(self) -> Heard | None:
+        """End the reply, if there is one; return what was heard of it."""
         reply, self._reply = self._reply, None
         return reply.answer.heard(self._line.played_s) if reply is not None else None
 

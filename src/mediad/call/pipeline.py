@@ -131,12 +131,19 @@ class Pipeline:
                     task.result()
             return 1000
         finally:
-            self.close()
+            self._stop()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def close(self) -> None:
+        """The call is over: tell what was heard of what was being said, and end all."""
+        self._stop()
+        heard = self._mouth.take_heard()
+        if heard is not None:
+            self._has_said(heard.text)
+
+    def _stop(self) -> None:
         """End all connections, and look for no others."""
         self._is_closed = True
         self._turn_loop.close()
