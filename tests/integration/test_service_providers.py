@@ -23,6 +23,7 @@ from mediad.speech.roles.choice import Choice, make_service
 from mediad.wire import service
 from mediad.wire.frames import AudioFrame, Text, Transcription
 from mediad.wire.service import Done, Failure, FromService, Generate, Role, Start, StoppedSpeaking
+from tests import virtual_time
 from tests.fakes.openai_api import DONE, FakeApi, chunk, run_api
 from tests.telephone import AGENT_RATE_HZ, say
 
@@ -31,6 +32,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # here every warning is an error, and Pipecat has some
     from pipecat.frames.frames import (
         Frame,
+        InterimTranscriptionFrame,
         ProposedUserStoppedSpeakingFrame,
         TranscriptionFrame,
     )
@@ -38,7 +40,8 @@ with warnings.catch_warnings():
     from pipecat.services.openai.llm import OpenAILLMService
 
     from mediad.speech.roles import pipeline_roles, providers
-    from mediad.speech.roles.pipeline_roles import pipeline_service
+    from mediad.speech.roles.pipeline import FramePipe
+    from mediad.speech.roles.pipeline_roles import PipecatSTT, pipeline_service
     from mediad.speech.services import EspeakTTSService, PocketsphinxSTTService
 # For Python 3.11 Pipecat puts another one in its place, by which other tests, of what knows nothing
 # of Pipecat, would leave connections open when they cancel.
@@ -120,6 +123,49 @@ async def test_what_is_heard_comes_before_the_done(api: FakeApi) -> None:
     *_, heard, done = await ask("stt", api, StoppedSpeaking(1), pcm=pcm)
     assert isinstance(heard, Transcription)
     assert (heard.text, done) == ("yes", Done(1))
+
+
+INTERIM, FINAL = InterimTranscriptionFrame("ye", "", ""), TranscriptionFrame("yes", "", "")
+FINALIZED = TranscriptionFrame("yes", "", "", finalized=True)
+
+
+@pytest.mark.parametrize(
+    ("heard", "after", "waited_s"),
+    [
+        ([INTERIM, FINAL], [], 0.2),  # and of the finalizing, which finds no more, nothing is told
+        ([INTERIM, FINAL, FINAL], [], 0.2),
+        ([INTERIM, FINAL, INTERIM], [], 1.0),
+        ([INTERIM, FINAL, INTERIM], [FINALIZED], 0.0),
+        ([INTERIM], [FINAL], 0.2),
+        ([FINAL], [], 1.0),  # it may be of the turn before, as with who hears whole turns only
+        ([FINAL], [FINALIZED], 0.0),
+        ([], [], 1.0),
+    ],
+)
+def test_words_that_are_final_already_are_not_waited_for(
+    heard: list[Frame], after: list[Frame], waited_s: float
+) -> None:
+    async def ask() -> None:
+        sent: list[FromService] = []
+
+        async def send(message: FromService) -> None:
+            sent.append(message)
+
+        pipe = FramePipe(PocketsphinxSTTService(Listener(), ThreadPoolExecutor(1)), AGENT_RATE_HZ)
+        stt = PipecatSTT(pipe, send)
+        for _ in range(2):  # of two turns one is as the other
+            stt.take(AudioFrame(bytes(640), AGENT_RATE_HZ, 1))
+            for frame in heard:
+                await pipe.take(frame)
+            asked_at = asyncio.get_running_loop().time()
+            answer = stt.ask(StoppedSpeaking(1))
+            for frame in after:
+                await pipe.take(frame)
+            assert [message async for message in answer] == []
+            assert asyncio.get_running_loop().time() - asked_at == pytest.approx(waited_s)
+        assert len(sent) == 2 * len(heard + after)
+
+    virtual_time.run(ask())
 
 
 async def test_tools_are_called_by_mediad(api: FakeApi) -> None:

@@ -39,6 +39,7 @@ from mediad.wire.service import Done, Generate, Interim, Role, Start, StoppedSpe
 __all__ = ["pipeline_service", "spoken_language"]
 
 _FINALS_S = 1.0  # after the end of a turn: a provider that heard no word says nothing
+_SETTLED_S = 0.2  # the same where all words are final: only some say that nothing more comes
 _FIRST_S = 10.0  # for something of an answer to come; mediad has given up long before
 _ERROR_S = 0.05  # an error and the end of the answer come on two ways
 
@@ -51,6 +52,9 @@ class PipecatSTT:
         self._pipe = pipe
         self._send = send
         self._turn_is_open = False
+        # Whether all words of the turn are final. None without an interim: what comes then may be
+        # the late end of the turn before.
+        self._is_settled: bool | None = None
         pipe.on_frame = self._on_frame
 
     def take(self, message: AudioFrame | Voice) -> None:
@@ -70,9 +74,10 @@ class PipecatSTT:
         return self._finish()
 
     async def _finish(self) -> Answer:
-        while (frame := await self._pipe.receive(_FINALS_S)) is not None:
+        while frame := await self._pipe.receive(_SETTLED_S if self._is_settled else _FINALS_S):
             if isinstance(frame, TranscriptionFrame) and frame.finalized:
-                return
+                break
+        self._is_settled = None
         return
         yield  # what was heard has been sent already
 
@@ -80,8 +85,10 @@ class PipecatSTT:
         """Send at once what was heard: providers also end sentences within a turn."""
         match frame:
             case InterimTranscriptionFrame():
+                self._is_settled = False
                 await self._send(Interim(frame.text))
             case TranscriptionFrame():
+                self._is_settled = None if self._is_settled is None else True
                 await self._send(Transcription(frame.text, frame.user_id, frame.timestamp))
                 return True
             case ProposedUserStoppedSpeakingFrame():  # it finds the end of a turn by itself
