@@ -254,15 +254,47 @@ def test_a_key_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("role", "provider"),
-    [("stt", "openai"), ("stt", "cartesia"), ("tts", "elevenlabs"), ("tts", "openai")],
+    [("stt", "openai"), ("stt", "cartesia"), ("tts", "elevenlabs"), ("tts", "cartesia")],
 )
-def test_a_provider_is_told_the_calls_language_and_pace(role: Role, provider: str) -> None:
+def test_a_provider_is_told_the_calls_language(role: Role, provider: str) -> None:
     cls = providers.find_class(role, provider)
-    made = providers.make_provider(cls, "sesame", "", "", "de-DE", 1.1)
+    made = providers.make_provider(cls, "sesame", "", "", "de-DE")
     assert str(made._settings.language).startswith("de")
-    assert getattr(made._settings, "speed", 1.1) == 1.1
+
+
+@pytest.mark.parametrize("provider", ["elevenlabs", "openai", "deepgram"])
+def test_a_provider_is_told_the_calls_pace(provider: str) -> None:
+    cls = providers.find_class("tts", provider)
+    made = providers.make_provider(cls, "sesame", "", "", "de-DE", 1.1)
+    assert made._settings.speed == 1.1
     own = providers.make_provider(cls, "sesame", "", "", "", 1.0)
-    assert getattr(own._settings, "speed", None) is None
+    assert own._settings.speed is None
+
+
+@pytest.mark.parametrize(
+    ("role", "provider", "expected"),
+    [
+        ("tts", "cartesia", ["CartesiaTTSService takes no pace: calls hear its voice's own"]),
+        ("tts", "openai", []),
+        ("stt", "cartesia", []),
+    ],
+)
+def test_a_pace_that_a_provider_does_not_take_is_told_once(
+    role: Role,
+    provider: str,
+    expected: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def only_make(_: Role, make: Callable[[Start], Any]) -> Any:
+        return make
+
+    monkeypatch.setattr(providers, "pipeline_service", only_make)
+    make: Any = providers.provider_service(role, provider, "sesame")
+    for rate in (1.0, 1.2, 0.9):
+        make(Start(role, "a-call", rate=rate))
+    told = [record.getMessage() for record in caplog.records if record.name == providers.__name__]
+    assert told == expected
 
 
 def test_a_provider_without_a_language_is_told_none() -> None:

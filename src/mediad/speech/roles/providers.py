@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import inspect
+import logging
 from typing import Any
 
 from mediad.errors import ConfigError
@@ -11,6 +12,8 @@ from mediad.speech.roles.pipeline_roles import pipeline_service, spoken_language
 from mediad.wire.service import Role, Start
 
 __all__ = ["find_class", "make_provider", "provider_service"]
+
+logger = logging.getLogger(__name__)
 
 _RATES = ("speed", "speaking_rate")  # 1.0 is the voice's own, as with us
 _SUFFIXES: dict[Role, str] = {"stt": "STTService", "llm": "LLMService", "tts": "TTSService"}
@@ -30,8 +33,13 @@ def provider_service(
         ConfigError: If Pipecat has no such service, or it needs a package or more than a key.
     """
     cls = find_class(role, provider)
+    must_warn = role == "tts" and _settings(cls).isdisjoint(_RATES)
 
     def make(start: Start) -> Any:
+        nonlocal must_warn
+        if must_warn and start.rate not in (0.0, 1.0):
+            must_warn = False
+            logger.warning("%s takes no pace: calls hear its voice's own", cls.__name__)
         return make_provider(
             cls, api_key, model, start.voice or voice, start.language, start.rate or 1.0
         )
@@ -73,8 +81,7 @@ def make_provider(
     """Make the service; Pipecat's providers share their names for key, model, voice and language.
     One that has none for language or pace speaks as it does.
     """
-    fields = dataclasses.fields(cls.Settings) if hasattr(cls, "Settings") else ()
-    takes = {field.name for field in fields}
+    takes = _settings(cls)
     chosen: dict[str, Any] = {"model": model, "voice": voice}
     chosen |= {"language": spoken_language(language)} if "language" in takes else {}
     chosen |= {name: rate for name in _RATES if name in takes and rate != 1.0}
@@ -89,6 +96,12 @@ def make_provider(
         raise ConfigError(
             f"{cls.__name__} cannot be made from a key, a model and a voice: {exc}"
         ) from exc
+
+
+def _settings(cls: Any) -> set[str]:
+    """Return what it can be told of model, voice and speech."""
+    fields = dataclasses.fields(cls.Settings) if hasattr(cls, "Settings") else ()
+    return {field.name for field in fields}
 
 
 def _parameters(cls: type) -> set[str]:
