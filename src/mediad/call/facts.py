@@ -17,7 +17,7 @@ from mediad.wire import rtvi
 
 __all__ = ["Facts", "tell_expected", "tell_missing"]
 
-_LANGUAGE = "und"  # BCP 47: undetermined; an agent does not say which one it speaks
+_UNDETERMINED = "und"
 
 
 class Facts:
@@ -26,6 +26,8 @@ class Facts:
     def __init__(self, bus: Bus, call: CallInfo) -> None:
         self._bus = bus
         self._call = call
+        self.language = ""
+        """That the call is held in, as BCP 47 has it; empty: an agent does not say."""
         self._started_at = time.monotonic()
         self._interim_id: str | None = None  # event id of the caller's words so far
         self._transcribe_id: str | None = None  # from the first final words on
@@ -61,7 +63,8 @@ class Facts:
     def _transcribed(self, data: dict[str, Any], event_id: str | None = None) -> None:
         if self._transcribe_id is None:
             self._transcribe_id = new_event_id()
-            started = {"transcribe_id": self._transcribe_id, "language": _LANGUAGE}
+            language = self.language or _UNDETERMINED
+            started = {"transcribe_id": self._transcribe_id, "language": language}
             self.publish("transcribe_started", started)
         data["transcribe_id"] = self._transcribe_id
         self.publish("transcript_created", data, event_id)

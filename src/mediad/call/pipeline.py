@@ -84,6 +84,7 @@ class Pipeline:
         self._call = call
         self._line = line
         self._facts = facts
+        facts.language = config["language"]
         self._events: PipelineEvents | None = events
         self._metrics = shared.metrics
         self._no_input_prompt = ours.no_input_prompt

@@ -176,7 +176,7 @@ class Pipeline(Table):
     """What the language model is told of its part."""
     first_message: str = ""
     """What the agent says first; empty lets the language model begin."""
-    language: str = ""
+    language: Annotated[str, Field(max_length=35)] = ""  # RFC 5646, 4.4.1
     """What is spoken, as en-US, told to every service; empty leaves it to them."""
     fallback_prompt: str = ""
     """What the caller hears when a service stays silent: a text to speak, or a WAV file (s16le)

@@ -72,6 +72,7 @@ def test_words_of_a_call_belong_to_one_transcribe_that_ends_with_it(
         "transcribe_done",
         "call_hungup",
     ]
+    assert bus.published[1].data["language"] == "und"
     told = bus.published[1:5]
     assert len({event.data["transcribe_id"] for event in told}) == 1
 

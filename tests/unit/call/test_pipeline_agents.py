@@ -28,6 +28,21 @@ def sounds(call: MemoryCall, since: int = 0) -> list[bool]:
     return [has_sound for _, has_sound in call.written[since:]]
 
 
+@pytest.mark.parametrize(
+    ("config", "language"), [({"language": "de-DE"}, "de-DE"), ({"language": ""}, "und")]
+)
+def test_the_transcribe_is_in_the_agents_language(
+    monkeypatch: pytest.MonkeyPatch, config: dict[str, str], language: str
+) -> None:
+    async def talk() -> None:
+        async with memory_call(monkeypatch, NoStore(), agent=agent() | config) as call:
+            await call.be_quiet(2.0)
+            (started,) = [fact for fact in call.facts if fact.type == "transcribe_started"]
+            assert started.data["language"] == language
+
+    virtual_time.run(talk())
+
+
 async def delay_of_answer(call: MemoryCall) -> float:
     """Return how long after the end of the caller's turn the agent is heard, in seconds."""
     await call.be_quiet(2.0)
