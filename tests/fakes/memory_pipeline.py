@@ -218,6 +218,11 @@ class MemoryCall:
             self.session.receive(self.session.line.receive_caller(message, now))
             await asyncio.sleep(TICK_S)
 
+    def send_silence(self, rate_hz: int) -> None:
+        """Send 20 ms of silence at this rate."""
+        frame = audio_message(AUDIO_KIND_OF_RATE[rate_hz], bytes(rate_hz // 25))
+        self.session.receive(self.session.line.receive_caller(frame, self._loop.time()))
+
     async def be_quiet(self, seconds: float) -> None:
         """Send silence."""
         await self.send(bytes(round(seconds * 50) * _FRAME))
@@ -257,7 +262,7 @@ async def memory_call(
     phase_s: float = 0.0,
     agent: Mapping[str, Any] | None = None,
     playout_max_s: float = 60.0,
-    line_rate_hz: int = RATE_HZ,
+    is_sending: bool = True,
     **pipeline: Any,
 ) -> AsyncIterator[MemoryCall]:
     """Have a call on the running loop, whose clock becomes everybody's.
@@ -268,7 +273,7 @@ async def memory_call(
         phase_s: How long after a tick the caller's frames come.
         agent: The configuration of its agent.
         playout_max_s: What its line holds.
-        line_rate_hz: What its line plays.
+        is_sending: Whether audio comes with its UUID.
         pipeline: Settings.
     """
     loop = asyncio.get_running_loop()
@@ -302,9 +307,10 @@ async def memory_call(
     info = CallInfo(str(uuid), agent=config)
     session = Session(info, line, call, settings, Bus(metrics, call.keep), metrics, b"")
     call.session = session
-    first = audio_message(AUDIO_KIND_OF_RATE[line_rate_hz], bytes(line_rate_hz // 25))
-    line.receive_caller(uuid_message(uuid) + first, loop.time())
+    line.receive_caller(uuid_message(uuid), loop.time())
     session.open(shared, None)
+    if is_sending:
+        call.send_silence(RATE_HZ)
     ticker = Ticker(metrics, loop.time)
     ticker.add(session)
     ticker.start()

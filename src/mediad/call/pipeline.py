@@ -44,6 +44,8 @@ logger = logging.getLogger(__name__)
 MAX_TEXTS = 16
 """Texts that may wait to be spoken on somebody's command."""
 
+_FIRST_FRAME_S = 0.1  # after the call's UUID; some send nothing until they hear something
+
 _GIVE_UPS = {
     "hang_up": ("agent", "normal_clearing"),
     "no_input": ("system", "no_user_response"),
@@ -178,6 +180,8 @@ class Pipeline:
         """Look what was played in this 20 ms, and what is due."""
         if self._is_closed:
             return
+        if not self._has_begun:
+            self._begin(now)
         self._mouth.tick(now)
         self._turn_loop.tick(now)
 
@@ -338,15 +342,23 @@ class Pipeline:
     # From the services
 
     def on_service_open(self, role: Role, connect_s: float) -> None:
-        """A service is there; with the last of them the conversation begins."""
+        """A service is there; with the last of them the conversation may begin."""
         self._open.add(role)
         self._facts.publish("service_connected", {"role": role, "connect_s": round(connect_s, 4)})
-        if len(self._open) == len(get_args(Role)) and not self._has_begun:
-            self._has_begun = True
-            now = time.monotonic()
-            self._turn_loop.do(self._turns.start(now), now)
-            for _ in range(len(self._texts_to_say)):
-                self._turn_loop.do(self._turns.on_text_to_say(now), now)
+        if not self._has_begun:
+            self._begin(time.monotonic())
+
+    def _begin(self, now: float) -> None:
+        """Begin the conversation when all services are there, and the caller's first frame, which
+        tells the rate that the line plays.
+        """
+        has_rate = self._line.counters().caller_messages or self._facts.age_s >= _FIRST_FRAME_S
+        if len(self._open) < len(get_args(Role)) or not has_rate:
+            return
+        self._has_begun = True
+        self._turn_loop.do(self._turns.start(now), now)
+        for _ in range(len(self._texts_to_say)):
+            self._turn_loop.do(self._turns.on_text_to_say(now), now)
 
     def on_service_lost(self, role: Role, why: str) -> None:
         """Another one is looked for."""

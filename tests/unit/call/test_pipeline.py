@@ -2,6 +2,7 @@
 counted in ticks.
 """
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -150,14 +151,17 @@ def test_a_call_of_no_tool_is_unknown(call: dict[str, object]) -> None:
     assert list(called([call, call_of(HANG_UP)])) == [UNKNOWN, HANG_UP]
 
 
+@pytest.mark.parametrize("first_frame_s", [0.0, 0.018, 0.09])
 @pytest.mark.parametrize("rate_hz", [8000, 16_000])
 def test_speech_is_kept_as_the_callers_line_plays_it(
-    monkeypatch: pytest.MonkeyPatch, rate_hz: int
+    monkeypatch: pytest.MonkeyPatch, rate_hz: int, first_frame_s: float
 ) -> None:
     async def talk() -> None:
         store = MemoryStore()
-        options: dict[str, Any] = {"line_rate_hz": rate_hz, "first_message": "Hello."}
+        options: dict[str, Any] = {"is_sending": False, "first_message": "Hello."}
         async with memory_call(monkeypatch, store, **options) as call:
+            await asyncio.sleep(first_frame_s)
+            call.send_silence(rate_hz)
             await call.be_quiet(2.0)
         key = SpeechKey("ws://127.0.0.1:8773", "", "", 1.0, rate_hz, "Hello.")
         items = unpack(store.values[key.digest()])
@@ -166,5 +170,18 @@ def test_speech_is_kept_as_the_callers_line_plays_it(
         audio = frames.decode(items[-1])
         assert isinstance(audio, AudioFrame)
         assert audio.sample_rate == rate_hz
+
+    virtual_time.run(talk())
+
+
+def test_a_caller_who_sends_nothing_is_greeted_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def talk() -> None:
+        options: dict[str, Any] = {"is_sending": False, "first_message": "Hello."}
+        async with memory_call(monkeypatch, NoStore(), **options) as call:
+            await asyncio.sleep(2.0)
+            silent = call.written[: call.first_sound(0)]
+            assert len(silent) * TICK_S == pytest.approx(0.1, abs=2 * TICK_S)
 
     virtual_time.run(talk())
