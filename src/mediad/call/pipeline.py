@@ -142,6 +142,7 @@ class Pipeline:
     def close(self) -> None:
         """The call is over: tell what was heard of what was being said, and end all."""
         self._stop()
+        self._turn_loop.do(self._turns.on_hung_up(), time.monotonic())
         heard = self._mouth.take_heard()
         if heard is not None:
             self._has_said(heard.text)
@@ -230,6 +231,8 @@ class Pipeline:
                 self._stt.stopped_speaking(n)
             case act.AddWords(text, instead_of):
                 self._history.add_caller(text, instead_of)
+            case act.WordsStand(text):
+                self._facts.words("caller", text, final=True)
             case act.Generate(n, why, text):
                 if text:
                     self._history.add_caller(text)

@@ -1,4 +1,6 @@
-"""What the agent was saying when a call ends is in its transcript as far as it was heard."""
+"""What was said last is in a call's transcript: of the agent as far as it was heard when the call
+ended, of the caller also what was answered before the STT service was certain.
+"""
 
 import math
 from typing import Any
@@ -7,7 +9,9 @@ import pytest
 
 from mediad.ai.tts_cache import NoStore
 from mediad.call.pipeline_tools import HANG_UP
+from mediad.wire import service
 from mediad.wire.frames import Text
+from mediad.wire.service import Generate, Interim, StoppedSpeaking
 from tests import virtual_time
 from tests.fakes.memory_pipeline import MemoryCall, memory_call
 
@@ -120,5 +124,23 @@ def test_what_is_heard_after_a_service_was_lost_is_told(monkeypatch: pytest.Monk
             assert call.session.ended.hangup_cause == "destination_out_of_order"
             assert heard_s(call, so_far) == pytest.approx(len(ANSWER) * S_PER_CHAR, abs=0.2)
             assert answer(call) == [ANSWER]
+
+    virtual_time.run(talk())
+
+
+@pytest.mark.parametrize("quiet_s", [2.2, 6.0])
+def test_words_that_never_became_final_are_told_when_they_were_answered(
+    monkeypatch: pytest.MonkeyPatch, quiet_s: float
+) -> None:
+    async def talk() -> None:
+        async with memory_call(monkeypatch, NoStore(), first_message="Hi.") as call:
+            await call.be_quiet(1.5)
+            call.hangs.add(StoppedSpeaking)
+            await call.speak(0.6)
+            call.sockets["stt"].deliver(service.encode(Interim("I want tea")))
+            await call.be_quiet(quiet_s)
+            (asked,) = [asked for asked in call.asked if isinstance(asked, Generate)]
+            assert asked.messages[-1]["content"] == "I want tea"
+        assert call.said("in") == ["I want tea"]
 
     virtual_time.run(talk())

@@ -107,6 +107,12 @@ class AddWords(NamedTuple):
     """What they replace of it: words that were answered before they were certain."""
 
 
+class WordsStand(NamedTuple):
+    """The caller's words that were answered before they were certain are all there is of them."""
+
+    text: str
+
+
 class PausePlayout(NamedTuple):
     """Hold the playout: silence from the next frame on, nothing is dropped."""
 
@@ -150,7 +156,7 @@ class WasNoise(NamedTuple):
 
 
 class GiveUp(NamedTuple):
-    """End the call. Nothing follows."""
+    """End the call. Nothing follows but `WordsStand`, when it is over."""
 
     reason: str
     """``hang_up`` (the agent's own wish), ``no_input``, ``session_timeout`` or ``failures``."""
@@ -171,4 +177,5 @@ Action = (
     | Say
     | TurnEnded
     | WasNoise
+    | WordsStand
 )

@@ -57,8 +57,7 @@ class Turns:
         self._timers = {Timer.SESSION: now + options.session_timeout_s}
         self._grace_until = now + options.grace_s
         self._caller = Caller()
-        self._stale_until = 0.0  # words up to then may belong to the turn before
-        self._stale_words = ""  # the interim of that turn, which was answered
+        self._stale_words = ""  # the interim that was answered
         self._overlap: Overlap | None = None
         self._hold = Hold()
         self._cut_by_noise = False  # the agent was, it seems: no word has come since
@@ -122,20 +121,23 @@ class Turns:
             self._caller.words.add(text, final)
             patience_s = self._options.finals_patience_s
             self._timers.setdefault(Timer.PATIENCE, now + patience_s)
-        elif now < self._stale_until and self._overlap is None and self._is_agents:
+        elif Timer.STALE in self._timers and self._overlap is None and self._is_agents:
             if final:
                 self._out.append(act.AddWords(text, self._stale_words))
                 self._stale_words = ""
         else:
+            self._let_stand()
             self._new_words(text, final, now)
         return self._take()
 
     def on_stt_done(self, n: int, now: float) -> list[Action]:
         """The STT service has sent all finals of turn ``n``."""
         if n == self.turn:
-            self._stale_until = 0.0
+            self._timers.pop(Timer.STALE, None)
             if self._awaits_finals:
+                self._stale_words = self._caller.words.in_place_of_finals
                 self._answer(self._caller.words.take(with_interim=False), now)
+            self._let_stand()
         return self._take()
 
     def on_stt_end_of_turn(self, now: float) -> list[Action]:
@@ -187,6 +189,11 @@ class Turns:
         """
         if n == self.turn and self._awaits_finals:
             self._fail(now)
+        return self._take()
+
+    def on_hung_up(self) -> list[Action]:
+        """The call is over."""
+        self._let_stand()
         return self._take()
 
     def on_text_to_say(self, now: float) -> list[Action]:
@@ -283,9 +290,16 @@ class Turns:
                 self._timers[Timer.PATIENCE] = now + self._options.finals_patience_s
 
     def _finals_late(self, now: float) -> None:
-        self._stale_until = now + _STALE_S
+        self._let_stand()
+        self._timers[Timer.STALE] = now + _STALE_S
         self._stale_words = self._caller.words.interim
         self._answer(self._caller.words.take(with_interim=True), now)
+
+    def _let_stand(self) -> None:
+        """No final comes for the interim that was answered."""
+        if self._stale_words:
+            self._out.append(act.WordsStand(self._stale_words))
+            self._stale_words = ""
 
     def _overdue(self, now: float, *, awaits_words: bool) -> None:
         self._out.append(act.Overdue(self.turn, awaits_words))
@@ -463,6 +477,7 @@ _HANDLERS: dict[Timer, Callable[[Turns, float], None]] = {
     Timer.SILENCE: Turns._silence,
     Timer.LENGTH: lambda turns, now: turns._end_turn("length", now),
     Timer.PATIENCE: Turns._finals_late,
+    Timer.STALE: lambda turns, now: turns._let_stand(),
     Timer.FINALS: lambda turns, now: turns._overdue(now, awaits_words=True),
     Timer.ANSWER: Turns._answer_late,
     Timer.DELAY: Turns._delay_over,

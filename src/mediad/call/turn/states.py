@@ -23,6 +23,7 @@ class Timer(StrEnum):
     SILENCE = "silence"
     LENGTH = "length"
     PATIENCE = "patience"  # with words that may still change
+    STALE = "stale"  # words up to then may belong to the turn before
     FINALS = "finals"  # the STT service should have failed by then
     ANSWER = "answer"  # the LLM or the TTS service should have
     DELAY = "delay"

@@ -26,6 +26,11 @@ class Words:
         """What may still change."""
         return self._interim
 
+    @property
+    def in_place_of_finals(self) -> str:
+        """What may still change, if there is nothing else."""
+        return "" if self._finals else self._interim
+
     def add(self, text: str, final: bool) -> None:
         """Take what was recognised; ``text`` is not empty."""
         if final:

@@ -12,6 +12,7 @@ from mediad.call.turn.actions import (
     ResumePlayout,
     Say,
     TurnEnded,
+    WordsStand,
 )
 from mediad.call.turn.machine import Turns
 from mediad.call.turn.options import TurnOptions
@@ -40,6 +41,8 @@ def tell(action: Action) -> str:
             return f"ask {n}"
         case AddWords(text, instead_of):
             return f"add {text} for {instead_of}" if instead_of else f"add {text}"
+        case WordsStand(text):
+            return f"stand {text}"
         case ResumePlayout(repeat):
             return "resume, repeat" if repeat else "resume"
         case Overdue(n, awaits_words):
@@ -75,6 +78,8 @@ def _do(turns: Turns, what: str, now: float) -> list[Action]:
         case "last":
             turns.on_last_answer(int(rest))
             return []
+        case "hung-up":
+            return turns.on_hung_up()
         case "text":
             return turns.on_text_to_say(now)
         case "stt-failed":
@@ -87,8 +92,8 @@ def _do(turns: Turns, what: str, now: float) -> list[Action]:
 def play(options: TurnOptions, script: str, until: float, *, quietly: bool = True) -> list[str]:
     """Play a script of lines ``<seconds> <what>``; return lines of the same form.
 
-    Quietly: without telling when the caller starts and stops, what is only asked for then, and what
-    was noise.
+    Quietly: without telling when the caller starts and stops, what is only asked for then, what was
+    noise, and which words stand as they are.
     """
     turns = Turns(options, 0.0)
     steps = [line.split(maxsplit=1) for line in script.splitlines() if line.strip()]
@@ -102,5 +107,5 @@ def play(options: TurnOptions, script: str, until: float, *, quietly: bool = Tru
         told += [(now, action) for action in turns.tick(now + 1e-6)]
     assert at == len(steps), "the script is longer than its call"
     lines = [f"{now:.2f} {tell(action)}" for now, action in told]
-    hidden = ("caller", "quiet", "ask", "noise") if quietly else ()
+    hidden = ("caller", "quiet", "ask", "noise", "stand") if quietly else ()
     return [line for line in lines if line.split()[1] not in hidden]

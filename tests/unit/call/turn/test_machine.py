@@ -86,6 +86,37 @@ def test_late_finals_of_an_answered_turn_replace_what_was_answered() -> None:
     assert lines[1:] == [*answered, "3.40 add two three for two", "3.45 add four"]
 
 
+@pytest.mark.parametrize(
+    ("happens", "stand"),
+    [
+        ("", ["5.20 stand two"]),
+        ("3.40 final two three", []),
+        ("3.40 interim two three", ["5.20 stand two"]),
+        ("3.40 done 1", ["3.40 stand two"]),
+        ("5.30 final two three", ["5.20 stand two"]),
+        ("3.60 heard 1\n3.80 finished 1\n4.00 final go", ["4.00 stand two"]),
+        ("3.40 hung-up", ["3.40 stand two"]),
+        ("3.00 final two", []),
+        ("3.00 done 1", []),
+    ],
+)
+def test_words_that_were_answered_stand_when_no_final_comes_for_them(
+    happens: str, stand: list[str]
+) -> None:
+    script = "1.00 voice\n1.20 final one\n1.30 interim two\n1.60 quiet\n" + happens
+    lines = play(LISTENER, script, 6.0, quietly=False)
+    assert [line for line in lines if "stand" in line] == stand
+
+
+def test_the_only_words_stand_when_the_service_is_done_with_them() -> None:
+    script = "1.00 voice\n1.30 interim two\n1.60 quiet\n3.00 done 1"
+    assert play(LISTENER, script, 6.0, quietly=False)[2:] == [
+        "2.20 end of turn 1 by silence",
+        "3.00 generate 1 answer two",
+        "3.00 stand two",
+    ]
+
+
 def test_finals_are_waited_for_while_there_is_no_word() -> None:
     lines = play(LISTENER, "1.00 voice\n1.60 quiet\n3.50 final yes\n3.60 done 1", 5.0)
     assert lines == ["2.20 end of turn 1 by silence", "3.60 generate 1 answer yes"]

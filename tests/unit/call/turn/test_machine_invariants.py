@@ -170,7 +170,7 @@ class AnyCall(RuleBasedStateMachine):
     @invariant()
     def memory_is_bounded(self) -> None:
         """Nothing that a peer sends piles up."""
-        assert len(self.turns._timers) <= 11
+        assert len(self.turns._timers) <= 12
         assert len(self.turns._caller.words._finals) <= MAX_CHARS
         assert len(self.turns._caller.words._interim) <= MAX_CHARS
 
