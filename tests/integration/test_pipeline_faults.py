@@ -229,6 +229,20 @@ async def test_caller_hears_the_fallback_and_the_call_goes_on(fault: Fault) -> N
         assert memory.grown_bytes < MAX_GROWTH_BYTES
 
 
+async def test_ears_that_die_while_the_caller_speaks_have_failed_the_turn() -> None:
+    async with rig(speaks=True) as it:
+        it.moods["stt"].fault = "empty"  # the next ones have not heard enough
+        it.caller.say(SPEECH.pcm, SPEECH.rate_hz)
+        await eventually(
+            lambda: any(event.data["who"] == "caller" for event in it.daemon.events("speaking"))
+        )
+        await it.services["stt"].connections[0].cut()
+        await it.hears(pcm_of("Sorry."))
+        assert await it.counted("fallbacks", role="stt") == await it.counted("fallbacks") == 1
+        assert await it.counted("turns", how="failed") == 1
+        await it.is_answered("7")
+
+
 async def test_answer_longer_than_a_service_may_be_asked_at_once_is_heard_whole() -> None:
     story = " ".join(f"{number}!" for number in range(10, 110))
     async with rig() as it:

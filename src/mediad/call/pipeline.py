@@ -248,6 +248,8 @@ class Pipeline:
                 self._metrics.false_barge_ins.inc()
             case act.Overdue(n, awaits_words):
                 self._blame_for_silence(n, awaits_words)
+            case act.WordsLost(n):
+                self._blame(Failed("stt", n, "lost", "it was lost while the caller spoke", False))
             case act.CancelTurn(n, how):
                 self._cancel(n, how)
             case act.TurnEnded(n, how):
@@ -366,6 +368,8 @@ class Pipeline:
     def on_service_lost(self, role: Role, why: str) -> None:
         """Another one is looked for."""
         self._open.discard(role)
+        if role == "stt":
+            self._turns.on_stt_lost()
         self._facts.publish("service_lost", {"role": role, "why": why})
 
     def on_failed(self, failed: Failed) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from mediad.ai.tts_cache import NoStore, SpeechStore
 from mediad.wire import service
-from mediad.wire.frames import Text
+from mediad.wire.frames import Text, Transcription
 from mediad.wire.service import FromMediad, FromService, Generate, Role, StoppedSpeaking
 from tests import virtual_time
 from tests.fakes.memory_pipeline import MemoryCall, MemoryStore, memory_call
@@ -82,6 +82,32 @@ def test_ears_that_hang_are_found_by_their_own_time(monkeypatch: pytest.MonkeyPa
             assert blamed(call) == {"stt": 1, "llm": 0, "tts": 0}
             assert texts(call) == ["Hello.", "Sorry."]
             assert call.metric("mediad_turns_total", how="empty") == 0
+
+    virtual_time.run(talk())
+
+
+@pytest.mark.parametrize("earlier", ["", "I want to"])
+@pytest.mark.parametrize("later", ["", "to Rome"])
+def test_ears_that_die_while_the_caller_speaks_have_failed_the_turn(
+    monkeypatch: pytest.MonkeyPatch, earlier: str, later: str
+) -> None:
+    async def talk() -> None:
+        async with memory_call(monkeypatch, NoStore(), **TEXTS) as call:
+            await call.be_quiet(2.0)
+            await call.speak(1.0)
+            if earlier:
+                final = service.encode(Transcription(earlier, "", ""))
+                call.sockets["stt"].deliver(final)
+            call.heard = later  # by the next one, which is there at once
+            call.sockets["stt"].close()
+            assert await ask(call, 3.0) == pytest.approx(0.0, abs=NEARLY_S)
+            assert blamed(call) == {"stt": 1, "llm": 0, "tts": 0}
+            assert texts(call) == ["Hello.", "Sorry."]
+            assert call.metric("mediad_turns_total", how="failed") == 1
+            assert call.metric("mediad_turns_total", how="empty") == 0
+            call.heard = "to Rome"
+            await ask(call, 3.0)
+            assert texts(call) == ["Hello.", "Sorry.", "Yes."]
 
     virtual_time.run(talk())
 

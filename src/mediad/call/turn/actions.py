@@ -26,6 +26,7 @@ __all__ = [
     "TurnEnded",
     "WasNoise",
     "Why",
+    "WordsLost",
 ]
 
 
@@ -134,6 +135,14 @@ class Overdue(NamedTuple):
     """The STT service's; else an answer, of the LLM or the TTS service."""
 
 
+class WordsLost(NamedTuple):
+    """The STT service was lost while the caller spoke, and with it words of turn ``n``: that is its
+    failure. `CancelTurn` follows.
+    """
+
+    n: int
+
+
 class CancelTurn(NamedTuple):
     """Cancel LLM and TTS up to ``n``; cut the history at what was heard, then flush the playout,
     which ends a hold. Every frame of a turn up to ``n`` that still comes is dropped.
@@ -177,5 +186,6 @@ Action = (
     | Say
     | TurnEnded
     | WasNoise
+    | WordsLost
     | WordsStand
 )

@@ -19,12 +19,16 @@ class Caller:
         """When the last voice ended that no turn has ended; or the last word came, without one."""
         self.spoken_s = 0.0
         """How much voice there was in this turn."""
+        self.has_lost_words = False
+        """Whether some of what was said in this turn will never be told."""
         self._since = 0.0
+        self._is_untold = False  # a voice came, and no final after it
         self._is_soft = False  # words come, and no voice: the gate does not hear this caller
 
     def start(self, now: float) -> None:
         """The voice counts from now on."""
         self._is_soft = False
+        self._is_untold = True
         self._since = now
 
     def stop(self, now: float, ended_at: float) -> None:
@@ -35,6 +39,8 @@ class Caller:
     def hear(self, text: str, final: bool, now: float) -> None:
         """Take words of this turn."""
         self.words.add(text, final)
+        if final and not self.is_voice:
+            self._is_untold = False
         if not self.is_voice and (self._is_soft or now - self.ended_at > _RECENT_S):
             self._is_soft = True
             self.ended_at = now
@@ -43,7 +49,16 @@ class Caller:
         """Tell whether it was more than a noise: a word, or voice for so long."""
         return bool(self.words) or self.spoken_s >= min_s
 
+    def lose_words(self) -> None:
+        """Nobody will tell what was said since the last final, if anything was."""
+        self.has_lost_words = self.has_lost_words or self._is_untold or bool(self.words.interim)
+
+    def forget_voice(self) -> None:
+        """It has its answer, or was nothing."""
+        self.spoken_s = 0.0
+        self.has_lost_words = False
+
     def end_turn(self) -> None:
         """What comes now is of the next turn; the words are yet to be taken."""
-        self._is_soft = False
+        self._is_soft = self._is_untold = False
         self.ended_at = _NEVER

@@ -15,7 +15,8 @@ While the state is thinking or agent, voice is an overlap: the playout is held a
 - a word, or 700 ms of voice, makes it a barge-in: the turn is cancelled, the caller has the floor;
 - quiet of 250 ms makes it noise: the playout goes on.
 
-A service that fails, or says not even that (`Overdue`), ends the turn; a fallback follows.
+A service that fails, or says not even that (`Overdue`), or was lost while it heard the caller
+(`WordsLost`), ends the turn; a fallback follows.
 """
 
 from collections.abc import Callable
@@ -108,6 +109,8 @@ class Turns:
             self._caller.is_voice = False
             if self._timers.pop(Timer.GRACE, None) is None:
                 self._voice_stopped(now, now - quiet_s)
+            else:
+                self._caller.forget_voice()
         return self._take()
 
     def on_words(self, text: str, final: bool, now: float) -> list[Action]:
@@ -174,13 +177,10 @@ class Turns:
             self._fail(now)
         return self._take()
 
-    def on_failed(self, n: int | None, now: float) -> list[Action]:
-        """A service cannot do its part of turn ``n``; None: of any (the STT service is gone)."""
-        if self._is_agents:
-            if n is None or n == self.turn:
-                self._fail(now)
-        elif n is None and self.state is not State.OVER and not self._caller.is_voice:
-            self._count_failure(now)
+    def on_failed(self, n: int, now: float) -> list[Action]:
+        """A service cannot do its part of turn ``n``."""
+        if n == self.turn and self._is_agents:
+            self._fail(now)
         return self._take()
 
     def on_stt_failed(self, n: int, now: float) -> list[Action]:
@@ -188,6 +188,8 @@ class Turns:
         nothing when the turn was answered meanwhile.
         """
         if n == self.turn and self._awaits_finals:
+            if not self._caller.is_voice:
+                self._caller.words.take(with_interim=True)  # half of it is not answered later
             self._fail(now)
         return self._take()
 
@@ -195,6 +197,13 @@ class Turns:
         """The call is over."""
         self._let_stand()
         return self._take()
+
+    def on_stt_lost(self) -> None:
+        """The STT service is gone, and what it has heard and not told. Another may be there before
+        the caller's turn has ended; the turn has failed all the same.
+        """
+        if self.state is State.SPEAKING or self._caller.is_voice:
+            self._caller.lose_words()
 
     def on_text_to_say(self, now: float) -> list[Action]:
         """Somebody has a text for the caller: `Say` follows when nobody speaks, now or later."""
@@ -310,7 +319,12 @@ class Turns:
     def _answer(self, text: str, now: float) -> None:
         self._timers.pop(Timer.PATIENCE, None)
         self._timers.pop(Timer.FINALS, None)
-        self._caller.spoken_s = 0.0
+        has_lost_words = self._caller.has_lost_words
+        self._caller.forget_voice()
+        if has_lost_words:
+            self._out.append(act.WordsLost(self.turn))
+            self._fail(now)
+            return
         if not text:
             self._end(Ended.EMPTY)
             self._out += self._hold.end()
@@ -333,13 +347,14 @@ class Turns:
             self._out.append(act.WasNoise())
         if was_noise and self._may_go_on and self._go_ons < MAX_GO_ON:
             self._go_ons += 1
+            self._caller.forget_voice()
             self._generate(Why.GO_ON, "", now)
         else:
             self._be_silent(now)
 
     def _be_silent(self, now: float) -> None:
         self.state = State.SILENT
-        self._caller.spoken_s = 0.0
+        self._caller.forget_voice()
         self._timers[Timer.NO_INPUT] = now + self._options.no_input_s
         if self._texts:
             self._texts -= 1
@@ -419,7 +434,7 @@ class Turns:
         if self.state is State.AGENT:
             self._out.append(act.WasNoise())
         self._overlap = None
-        self._caller.spoken_s = 0.0
+        self._caller.forget_voice()
         self._out += self._hold.drop("overlap", repeat=self.state is State.AGENT)
 
     def _barge_in(self, now: float) -> None:

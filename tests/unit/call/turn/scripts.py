@@ -12,6 +12,7 @@ from mediad.call.turn.actions import (
     ResumePlayout,
     Say,
     TurnEnded,
+    WordsLost,
     WordsStand,
 )
 from mediad.call.turn.machine import Turns
@@ -47,6 +48,8 @@ def tell(action: Action) -> str:
             return "resume, repeat" if repeat else "resume"
         case Overdue(n, awaits_words):
             return f"overdue {n} words" if awaits_words else f"overdue {n}"
+        case WordsLost(n):
+            return f"lost words {n}"
         case GiveUp(reason):
             return f"give up {reason}"
     names = {
@@ -84,8 +87,11 @@ def _do(turns: Turns, what: str, now: float) -> list[Action]:
             return turns.on_text_to_say(now)
         case "stt-failed":
             return turns.on_stt_failed(int(rest), now)
+        case "stt-lost":
+            turns.on_stt_lost()
+            return []
         case "failed":
-            return turns.on_failed(int(rest) if rest else None, now)
+            return turns.on_failed(int(rest), now)
     raise ValueError(what)
 
 

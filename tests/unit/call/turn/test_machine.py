@@ -594,7 +594,7 @@ def test_noise_does_not() -> None:
 def test_the_session_ends_with_its_time() -> None:
     options = replace(LISTENER, session_timeout_s=3.5)
     happens = (
-        ANSWERED + "3.60 voice\n3.70 final no\n3.80 done 1\n3.82 stt-end\n3.84 failed\n3.86 text"
+        ANSWERED + "3.60 voice\n3.70 final no\n3.80 done 1\n3.82 stt-end\n3.84 failed 1\n3.86 text"
     )
     assert script(play(options, happens, 9.0)) == [
         "3.50 turn 1 over",
@@ -649,7 +649,7 @@ def test_a_text_is_overdue_sooner_than_an_answer() -> None:
     ]
 
 
-@pytest.mark.parametrize("failure", ["2.90 failed 1", "2.90 finished 1", "2.90 failed"])
+@pytest.mark.parametrize("failure", ["2.90 failed 1", "2.90 finished 1"])
 def test_a_failure_is_followed_by_the_fallback(failure: str) -> None:
     lines = script(play(LISTENER, THOUGHT + failure, 3.0))
     assert lines == ["2.90 cancel 1", "2.90 turn 1 failed", "2.90 say 2 fallback 1"]
@@ -675,8 +675,73 @@ def test_a_failure_while_the_caller_speaks_leaves_the_floor_to_the_caller() -> N
     ]
 
 
-def test_the_stt_service_may_fail_while_nobody_speaks() -> None:
-    assert play(LISTENER, "1.00 failed", 2.0) == ["1.00 say 1 fallback 1"]
+@pytest.mark.parametrize("words", ["", "1.30 final I want\n", "1.30 interim I\n"])
+@pytest.mark.parametrize("lost_at", ["1.50", "1.70"])
+@pytest.mark.parametrize("later", ["", "2.35 final to Rome\n"])
+def test_words_that_are_lost_while_the_caller_speaks_fail_the_turn(
+    words: str, lost_at: str, later: str
+) -> None:
+    happens = f"1.00 voice\n{words}1.60 quiet\n{lost_at} stt-lost\n{later}2.40 done 1"
+    happens = "\n".join(sorted(happens.splitlines()))
+    assert play(LISTENER, happens + "\n2.50 heard 2\n3.00 finished 2", 6.0) == [
+        "2.20 end of turn 1 by silence",
+        "2.40 lost words 1",
+        "2.40 cancel 1",
+        "2.40 turn 1 failed",
+        "2.40 say 2 fallback 1",
+        "3.00 turn 2 finished",
+    ]
+
+
+def test_words_that_were_final_are_not_lost() -> None:
+    happens = "1.00 voice\n1.60 quiet\n1.80 final Tea.\n1.90 stt-lost\n2.40 done 1"
+    assert play(LISTENER, happens, 3.0)[1:] == ["2.40 generate 1 answer Tea."]
+
+
+def test_words_that_are_lost_while_nobody_speaks_are_none() -> None:
+    happens = "0.50 stt-lost\n" + ANSWERED + "3.50 stt-lost\n5.00 finished 1\n6.00 stt-lost"
+    assert script(play(LISTENER, happens, 7.0)) == ["5.00 turn 1 finished"]
+
+
+def test_a_barge_in_whose_words_are_lost_fails_in_its_turn() -> None:
+    happens = ANSWERED + "3.50 voice\n3.60 stt-lost\n4.40 quiet\n5.10 done 2"
+    assert script(play(LISTENER, happens, 6.0))[3:] == [
+        "5.00 end of turn 2 by silence",
+        "5.10 lost words 2",
+        "5.10 cancel 2",
+        "5.10 turn 2 failed",
+        "5.10 say 3 fallback 1",
+    ]
+
+
+NOISES = [
+    (LISTENER, "0.05 voice\n0.10 stt-lost\n0.15 quiet\n"),
+    (replace(LISTENER, grace_s=0.5), "0.20 voice\n0.25 stt-lost\n0.30 quiet\n"),
+]
+
+
+@pytest.mark.parametrize(("options", "noise"), NOISES)
+def test_a_noise_during_which_the_service_was_lost_is_forgotten(
+    options: TurnOptions, noise: str
+) -> None:
+    assert play(options, noise + ANSWERED, 4.0) == UNTIL_ANSWERED
+
+
+def test_a_noise_over_the_agent_during_which_the_service_was_lost_is_forgotten() -> None:
+    happens = ANSWERED + "3.50 voice\n3.55 stt-lost\n3.60 quiet\n5.00 finished 1\n"
+    happens += "6.00 voice\n6.60 quiet\n7.40 done 3"
+    assert script(play(LISTENER, happens, 8.0))[-1] == "7.40 turn 3 empty"
+
+
+def test_half_of_what_was_said_is_not_answered_after_the_fallback() -> None:
+    happens = "1.00 voice\n1.30 final I want\n1.60 quiet\n2.50 stt-failed 1\n"
+    lines = play(LISTENER, happens + "2.60 heard 2\n3.00 finished 2", 6.0)
+    assert lines[1:] == [
+        "2.50 cancel 1",
+        "2.50 turn 1 failed",
+        "2.50 say 2 fallback 1",
+        "3.00 turn 2 finished",
+    ]
 
 
 def test_a_turn_whose_words_never_come_is_followed_by_the_fallback() -> None:
@@ -710,30 +775,39 @@ def test_a_fallback_that_fails_ends_the_call() -> None:
 
 
 def test_three_failures_in_a_row_end_the_call() -> None:
-    happens = """
-    1.00 failed
-    1.10 heard 1
-    2.00 finished 1
-    3.00 failed
+    happens = (
+        THOUGHT
+        + """
+    2.90 failed 1
     3.10 heard 2
     4.00 finished 2
-    5.00 failed
+    5.00 final yes
+    5.80 stt-failed 3
+    6.10 heard 4
+    7.00 finished 4
+    8.00 final yes
+    8.80 stt-failed 5
     """
-    assert play(LISTENER, happens, 6.0)[-1] == "5.00 give up failures"
+    )
+    assert play(LISTENER, happens, 9.0)[-1] == "8.80 give up failures"
 
 
 def test_an_answer_in_between_forgives() -> None:
-    happens = """
-    1.00 failed
-    1.10 heard 1
-    2.00 finished 1
-    3.00 final yes
-    3.80 done 2
-    3.90 heard 2
+    happens = (
+        THOUGHT
+        + """
+    2.90 failed 1
+    3.10 heard 2
     4.00 finished 2
-    5.00 failed
+    5.00 final yes
+    5.80 done 3
+    5.90 heard 3
+    6.00 finished 3
+    7.00 final yes
+    7.80 stt-failed 4
     """
-    assert play(LISTENER, happens, 6.0)[-1] == "5.00 say 3 fallback 1"
+    )
+    assert play(LISTENER, happens, 8.0)[-1] == "7.80 say 5 fallback 1"
 
 
 def test_a_wrong_done_is_nothing() -> None:

@@ -17,6 +17,7 @@ from mediad.call.turn.actions import (
     ResumePlayout,
     Say,
     TurnEnded,
+    WordsLost,
 )
 from mediad.call.turn.machine import State, Turns
 from mediad.call.turn.options import EndBy, TurnOptions
@@ -101,16 +102,20 @@ class AnyCall(RuleBasedStateMachine):
         """The agent wants to hang up."""
         self.turns.on_last_answer(self.turns.turn - back)
 
-    @rule(back=st.sampled_from([None, 0, 1]))
-    def failed(self, back: int | None) -> None:
+    @rule(back=st.integers(0, 1))
+    def failed(self, back: int) -> None:
         """A service fails."""
-        n = None if back is None else self.turns.turn - back
-        self.do(self.turns.on_failed(n, self.now))
+        self.do(self.turns.on_failed(self.turns.turn - back, self.now))
 
     @rule(back=st.integers(0, 1))
     def stt_failed(self, back: int) -> None:
         """The STT service does not tell a turn's words."""
         self.do(self.turns.on_stt_failed(self.turns.turn - back, self.now))
+
+    @rule()
+    def stt_lost(self) -> None:
+        """The STT service is gone."""
+        self.turns.on_stt_lost()
 
     @rule()
     def text(self) -> None:
@@ -147,6 +152,8 @@ class AnyCall(RuleBasedStateMachine):
                     assert n == self.open_n, "a turn ends once"
                     self.open_n = None
                     self.has_floor = how in (Ended.INTERRUPTED, Ended.CONTINUED)
+                case WordsLost(n):
+                    assert n == self.open_n
                 case AddWords(text):
                     assert text
                 case GiveUp():
