@@ -3,6 +3,7 @@ fault it is said to be, and what the caller hears.
 """
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from mediad.ai.tts_cache import NoStore, SpeechStore
 from mediad.wire import service
 from mediad.wire.frames import Text, Transcription
-from mediad.wire.service import FromMediad, FromService, Generate, Role, StoppedSpeaking
+from mediad.wire.service import Done, FromMediad, FromService, Generate, Role, StoppedSpeaking
 from tests import virtual_time
 from tests.fakes.memory_pipeline import MemoryCall, MemoryStore, memory_call
 
@@ -124,6 +125,35 @@ def test_a_fallback_that_the_voice_fails_too_is_heard_as_a_sound(
             assert not call.is_hung_up
             call.hangs.clear()
             assert await ask(call, 3.0) == pytest.approx(0.0, abs=NEARLY_S)
+
+    virtual_time.run(talk())
+
+
+@pytest.mark.parametrize("role", ["stt", "llm", "tts"])
+def test_a_done_with_a_larger_number_ends_what_was_asked(
+    monkeypatch: pytest.MonkeyPatch, role: Role
+) -> None:
+    kinds: dict[Role, type] = {"stt": StoppedSpeaking, "llm": Generate, "tts": Text}
+
+    async def talk() -> None:
+        async with memory_call(monkeypatch, NoStore(), **TEXTS) as call:
+            await call.be_quiet(2.0)
+            good = call.answer
+
+            def miscount(asked: FromMediad) -> list[FromService]:
+                answers = good(asked)
+                if isinstance(asked, kinds[role]):
+                    done = answers[-1]
+                    assert isinstance(done, Done)
+                    answers[-1] = replace(done, n=done.n + 1)
+                return answers
+
+            monkeypatch.setattr(call, "answer", miscount)
+            for turn in range(3):
+                assert await ask(call, 3.0) == pytest.approx(0.0, abs=NEARLY_S)
+                assert call.session.look().speaking == ()
+                assert call.metric("mediad_turns_total", how="finished") == turn + 2
+            assert blamed(call) == {"stt": 0, "llm": 0, "tts": 0}
 
     virtual_time.run(talk())
 

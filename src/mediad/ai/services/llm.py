@@ -1,6 +1,7 @@
 """The link to the service that thinks: a conversation to it, the agent's next words back."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mediad.ai.connect import CallInfo
@@ -52,4 +53,5 @@ class LlmLink(ServiceLink):
         return True
 
     def _finish(self, request: Request, done: Done, times: Times) -> None:
-        self._events.on_llm_done(done, times)
+        # A service's own n may be larger: that ends what was asked before it, too.
+        self._events.on_llm_done(replace(done, n=request.n), times)
