@@ -222,7 +222,8 @@ async def say(call_id: CallId, words: Words, access: Operator, services: Service
 )
 async def play(call_id: CallId, request: Request, access: Operator, services: ServicesOf) -> Played:
     """Play a WAV file, or one of the prompts of ``ai.prompts``, after what is queued for the
-    caller: up to 30 s and 2 MiB, any usual rate. Barge-in drops it like the agent's words.
+    caller: up to 30 s and 2 MiB, any usual rate. Barge-in drops it like the agent's words. Where
+    mediad takes the turns it is a turn of the agent's: it waits until nobody speaks.
     """
     body = await request.body()
     match request.headers.get("content-type", "").partition(";")[0].strip().lower():

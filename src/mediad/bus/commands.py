@@ -93,7 +93,8 @@ class Say:
 
 @dataclass(frozen=True, slots=True)
 class Play:
-    """Play audio to the caller, after what is queued. Replies `Done`. Refused as ``playout_full``.
+    """Play audio to the caller, after what is queued. Replies `Done`. Refused as ``playout_full``,
+    or by a pipeline as ``too_many_texts``.
 
     Args:
         frame: An audio frame of the contract with agents.

@@ -133,6 +133,12 @@ class Mouth:
             reply = self._reply = Reply(n, Sentences(self._language), is_written=True)
         self._speak(reply, cut(text, self._language))
 
+    def play(self, n: int, frame: bytes) -> None:
+        """Play audio as the reply of a turn, also while the agent is muted."""
+        reply = self._reply = Reply(n, Sentences(self._language), is_written=True)
+        self._queue(reply, frame)
+        reply.answer.end()
+
     def say_fallback(self, n: int, text: str) -> None:
         """Let the caller hear, as the reply of a turn, that something is wrong: this text, without
         the service if that has just failed. What cannot be spoken is replaced by a sound.
@@ -151,9 +157,12 @@ class Mouth:
         reply.waiting.clear()
         reply.asked_at = None
         reply.answer.give_up()
+        self._queue(reply, self._heard(self._fallback_frame))
+
+    def _queue(self, reply: Reply, frame: bytes) -> None:
         self._n += 1
         start_s = self._line.queued_s
-        self._line.receive_agent(self._heard(self._fallback_frame), time.monotonic())
+        self._line.receive_agent(frame, time.monotonic())
         reply.answer.add(self._n, "")
         reply.answer.on_audio(self._n, start_s, self._line.queued_s)
         reply.answer.on_done(self._n)

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 from mediad.ai.connect import CallInfo
 from mediad.ai.services.events import Failed, Times
@@ -42,7 +42,7 @@ __all__ = ["MAX_TEXTS", "Pipeline", "PipelineEvents"]
 logger = logging.getLogger(__name__)
 
 MAX_TEXTS = 16
-"""Texts that may wait to be spoken on somebody's command."""
+"""Texts and files that may wait to be heard on somebody's command."""
 
 _FIRST_FRAME_S = 0.1  # after the call's UUID; some send nothing until they hear something
 
@@ -67,6 +67,11 @@ class PipelineEvents(Protocol):
         ...
 
     def hang_up(self, by: str, cause: str) -> None: ...
+
+
+class _File(NamedTuple):
+    frame: bytes
+    duration_ms: int
 
 
 class Pipeline:
@@ -102,7 +107,8 @@ class Pipeline:
         self._mouth = Mouth(shared, call, voice, line, held_s, self)
         self._watch = TurnWatch(shared.metrics)
         self._is_agent_heard = False
-        self._texts_to_say: deque[str] = deque()
+        self._to_say: deque[str | _File] = deque()
+        self._files_max_ms = held_s * 1000
         self._open: set[Role] = set()
         self._has_begun = False
         self._over = asyncio.get_running_loop().create_future()
@@ -198,9 +204,23 @@ class Pipeline:
         Raises:
             CommandRefused: If too many wait.
         """
-        if len(self._texts_to_say) >= MAX_TEXTS:
+        self._say_later(text)
+
+    def play(self, frame: bytes, duration_ms: int) -> None:
+        """Play an audio frame to the caller, as `say` does a text.
+
+        Raises:
+            CommandRefused: If too many wait, or more than the playout holds.
+        """
+        waits_ms = sum(one.duration_ms for one in self._to_say if isinstance(one, _File))
+        if waits_ms + duration_ms > self._files_max_ms:
+            raise CommandRefused("playout_full", "too much audio waits to be played already")
+        self._say_later(_File(frame, duration_ms))
+
+    def _say_later(self, what: str | _File) -> None:
+        if len(self._to_say) >= MAX_TEXTS:
             raise CommandRefused("too_many_texts", f"{MAX_TEXTS} texts wait to be spoken already")
-        self._texts_to_say.append(text)
+        self._to_say.append(what)
         if self._has_begun:
             now = time.monotonic()
             self._turn_loop.do(self._turns.on_text_to_say(now), now)
@@ -272,7 +292,11 @@ class Pipeline:
             case Speech.FALLBACK:
                 self._mouth.say_fallback(n, self._fallback_text)
             case Speech.TEXT:
-                self._mouth.say(n, self._texts_to_say.popleft())
+                what = self._to_say.popleft()
+                if isinstance(what, _File):
+                    self._mouth.play(n, what.frame)
+                else:
+                    self._mouth.say(n, what)
 
     def _cancel(self, n: int, how: Ended) -> None:
         self._llm.cancel(n)
@@ -362,7 +386,7 @@ class Pipeline:
             return
         self._has_begun = True
         self._turn_loop.do(self._turns.start(now), now)
-        for _ in range(len(self._texts_to_say)):
+        for _ in range(len(self._to_say)):
             self._turn_loop.do(self._turns.on_text_to_say(now), now)
 
     def on_service_lost(self, role: Role, why: str) -> None:

@@ -224,11 +224,15 @@ class Session:
         self._live_link().say(text)
 
     def play(self, frame: bytes, duration_ms: int) -> None:
-        """Play an audio frame to the caller, after what is queued.
+        """Play an audio frame to the caller, after what is queued; in a pipeline as a turn of the
+        agent's.
 
         Raises:
             CommandRefused: If the playout has no room for all of it.
         """
+        if self._pipeline is not None and self._pipeline.state != "closed":
+            self._pipeline.play(frame, duration_ms)
+            return
         max_ms = self._settings.audiosocket.playout_max_s * 1000
         if self.line.held_ms + duration_ms > max_ms:
             raise CommandRefused("playout_full", "too much audio waits to be played already")

@@ -44,7 +44,7 @@ class Speech(StrEnum):
     FIRST_MESSAGE = "first_message"
     NO_INPUT = "no_input"
     FALLBACK = "fallback"
-    TEXT = "text"  # the next of the texts that `on_text_to_say` told of
+    TEXT = "text"  # the next of the texts, or files, that `on_text_to_say` told of
 
 
 class Ended(StrEnum):

@@ -206,7 +206,7 @@ class Turns:
             self._caller.lose_words()
 
     def on_text_to_say(self, now: float) -> list[Action]:
-        """Somebody has a text for the caller: `Say` follows when nobody speaks, now or later."""
+        """Somebody has a text, or a file, for the caller: `Say` follows when nobody speaks."""
         if self.state is not State.OVER:
             self._texts += 1
             if self.state is State.SILENT:
