@@ -196,7 +196,7 @@ class Pipeline:
         """Take a key that the caller has pressed for a word: it ends the agent's turn as one does,
         and is answered.
         """
-        self._take_words(digit, final=True)
+        self._take_typed(digit)
 
     def say(self, text: str) -> None:
         """Speak a text to the caller, after what is being said.
@@ -228,9 +228,15 @@ class Pipeline:
     def inject(self, text: str, run_immediately: bool) -> None:
         """Take a text as if the caller had said it, or for the next turn only."""
         if run_immediately:
-            self.on_final(text)
+            self._facts.words("caller", text, final=True)
+            self._take_typed(text)
         else:
             self._history.add_caller(text)
+
+    def _take_typed(self, text: str) -> None:
+        if self._has_begun:
+            now = time.monotonic()
+            self._turn_loop.do(self._turns.on_typed(text, now), now)
 
     def look_at_audio(self, sent: bool, played: bool) -> None:
         """Play silence for what the services say while ``played`` is to be looked at."""

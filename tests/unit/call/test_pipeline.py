@@ -11,9 +11,10 @@ from mediad.ai.spoken import SpeechKey, unpack
 from mediad.ai.tts_cache import LINGER_S, NoStore
 from mediad.call.pipeline_tools import HANG_UP, UNKNOWN, called
 from mediad.call.ticker import TICK_S
-from mediad.wire import frames
+from mediad.wire import frames, service
+from mediad.wire.audiosocket import Digit
 from mediad.wire.frames import AudioFrame, Text
-from mediad.wire.service import Generate
+from mediad.wire.service import Generate, Interim, StoppedSpeaking
 from tests import virtual_time
 from tests.fakes.memory_pipeline import MemoryStore, memory_call
 
@@ -84,6 +85,28 @@ def test_a_muted_agent_takes_its_turns_unheard(monkeypatch: pytest.MonkeyPatch) 
             await call.speak(0.6)
             await call.be_quiet(3.0)
             assert any(has_sound for _, has_sound in call.written[so_far:])
+
+    virtual_time.run(talk())
+
+
+@pytest.mark.parametrize("way", ["digit", "inject"])
+def test_a_key_or_a_text_is_no_late_final(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    async def talk() -> None:
+        async with memory_call(monkeypatch, NoStore(), first_message="Hello.") as call:
+            await call.be_quiet(2.0)
+            call.hangs.add(StoppedSpeaking)
+            await call.speak(0.6)
+            call.sockets["stt"].deliver(service.encode(Interim("one two")))
+            await call.be_quiet(2.0)  # now that is answered, and its final may still come
+            call.hangs.clear()
+            call.heard = ""
+            if way == "digit":
+                call.session.receive([Digit("5")])
+            else:
+                call.session.inject("5", run_immediately=True)
+            await call.be_quiet(1.0)
+            asked = [asked for asked in call.asked if isinstance(asked, Generate)]
+            assert [one.messages[-1]["content"] for one in asked] == ["one two", "5"]
 
     virtual_time.run(talk())
 

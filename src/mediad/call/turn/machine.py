@@ -115,22 +115,18 @@ class Turns:
 
     def on_words(self, text: str, final: bool, now: float) -> list[Action]:
         """The STT service has recognised something."""
-        text = text.strip()
-        if not text or self.state is State.OVER:
-            return []
-        if self._timers.pop(Timer.GRACE, None) is not None:
-            self._voice_started(now)
-        if self._awaits_finals:
-            self._caller.words.add(text, final)
-            patience_s = self._options.finals_patience_s
-            self._timers.setdefault(Timer.PATIENCE, now + patience_s)
-        elif Timer.STALE in self._timers and self._overlap is None and self._is_agents:
-            if final:
-                self._out.append(act.AddWords(text, self._stale_words))
-                self._stale_words = ""
-        else:
-            self._let_stand()
-            self._new_words(text, final, now)
+        may_be_late = Timer.STALE in self._timers and self._overlap is None
+        if not (may_be_late and self._is_agents and not self._awaits_finals):
+            self._take_words(text.strip(), final, now)
+        elif final and (text := text.strip()):
+            self._out.append(act.AddWords(text, self._stale_words))
+            self._stale_words = ""
+        return self._take()
+
+    def on_typed(self, text: str, now: float) -> list[Action]:
+        """The caller has pressed a key, or a text counts as the caller's: certain, and of now."""
+        self._caller.has_lost_words = False  # this is answered, whatever else was said
+        self._take_words(text.strip(), True, now)
         return self._take()
 
     def on_stt_done(self, n: int, now: float) -> list[Action]:
@@ -254,6 +250,18 @@ class Turns:
             self._overlap.stop(now)
             self._timers.pop(Timer.FINAL, None)
             self._timers[Timer.RESUME] = ended_at + self._options.resume_after_s
+
+    def _take_words(self, text: str, final: bool, now: float) -> None:
+        if not text or self.state is State.OVER:
+            return
+        if self._timers.pop(Timer.GRACE, None) is not None:
+            self._voice_started(now)
+        if self._awaits_finals:
+            self._caller.words.add(text, final)
+            self._timers.setdefault(Timer.PATIENCE, now + self._options.finals_patience_s)
+        else:
+            self._let_stand()
+            self._new_words(text, final, now)
 
     def _new_words(self, text: str, final: bool, now: float) -> None:
         self._caller.hear(text, final, now)

@@ -70,6 +70,8 @@ def _do(turns: Turns, what: str, now: float) -> list[Action]:
             return turns.on_voice_stopped(now, 0.1)
         case "interim" | "final":
             return turns.on_words(rest, verb == "final", now)
+        case "typed":
+            return turns.on_typed(rest, now)
         case "done":
             return turns.on_stt_done(int(rest), now)
         case "stt-end":

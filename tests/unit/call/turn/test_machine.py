@@ -117,6 +117,18 @@ def test_the_only_words_stand_when_the_service_is_done_with_them() -> None:
     ]
 
 
+def test_what_is_typed_is_no_late_final() -> None:
+    happens = "1.00 voice\n1.30 interim one two\n1.60 quiet\n3.40 heard 1\n3.60 typed 5\n"
+    lines = play(LISTENER, happens + "4.40 done 2", 5.0)
+    assert lines[1:] == [
+        "3.20 generate 1 answer one two",
+        "3.60 cancel 1",
+        "3.60 turn 1 interrupted",
+        "4.30 end of turn 2 by silence",
+        "4.40 generate 2 answer 5",
+    ]
+
+
 def test_finals_are_waited_for_while_there_is_no_word() -> None:
     lines = play(LISTENER, "1.00 voice\n1.60 quiet\n3.50 final yes\n3.60 done 1", 5.0)
     assert lines == ["2.20 end of turn 1 by silence", "3.60 generate 1 answer yes"]
@@ -696,6 +708,11 @@ def test_words_that_are_lost_while_the_caller_speaks_fail_the_turn(
 def test_words_that_were_final_are_not_lost() -> None:
     happens = "1.00 voice\n1.60 quiet\n1.80 final Tea.\n1.90 stt-lost\n2.40 done 1"
     assert play(LISTENER, happens, 3.0)[1:] == ["2.40 generate 1 answer Tea."]
+
+
+def test_what_is_typed_is_answered_though_words_were_lost() -> None:
+    happens = "1.00 voice\n1.50 stt-lost\n1.60 quiet\n1.80 typed 5\n2.40 done 1"
+    assert play(LISTENER, happens, 3.0)[1:] == ["2.40 generate 1 answer 5"]
 
 
 def test_words_that_are_lost_while_nobody_speaks_are_none() -> None:

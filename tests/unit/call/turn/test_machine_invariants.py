@@ -76,6 +76,11 @@ class AnyCall(RuleBasedStateMachine):
         """The STT service has something."""
         self.do(self.turns.on_words(text, final, self.now))
 
+    @rule()
+    def typed(self) -> None:
+        """The caller presses a key."""
+        self.do(self.turns.on_typed("5", self.now))
+
     @rule(back=st.integers(0, 2))
     def done(self, back: int) -> None:
         """The STT service has done with a turn, perhaps an old one."""
