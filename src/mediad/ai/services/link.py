@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 
 from mediad.ai.connect import CallInfo
 from mediad.ai.dial import shown
-from mediad.ai.services.asked import MAX_REQUEST_S, Asked, Request
+from mediad.ai.services.asked import MAX_REQUEST_S, Asked, Request, Verdict
 from mediad.ai.services.connection import MAX_BAD_MESSAGES, Connection
 from mediad.ai.services.events import Failed, ServiceEvents, Times, Why
 from mediad.ai.services.finder import Finder
@@ -290,6 +290,8 @@ class ServiceLink(ABC):
         """Go on over another connection."""
         connection.close()
         connection.over.set()
+        if connection in self._leaving:
+            self._lose_left(connection, _WHY.get(why, "lost"))
         self._lose(connection, why)
 
     def _lose(self, connection: Connection, why: str) -> None:
@@ -314,15 +316,19 @@ class ServiceLink(ABC):
 
     def _on_over(self, connection: Connection) -> None:
         if connection in self._leaving:
-            for request in connection.asked.take_all():
-                self._fail(request, "lost")
+            self._lose_left(connection, "lost")
             self._leaving.discard(connection)
+
+    def _lose_left(self, connection: Connection, why: Why) -> None:
+        for request in connection.asked.take_all():
+            self._fail(request, why)
 
     # Deadlines
 
     def _arm(self) -> None:
         """See to it that the next deadline is looked at. A timer that is too early stays."""
-        due = None if self._is_closed else self._asked.due
+        asked = (self._asked, *(connection.asked for connection in self._leaving))
+        due = min((one.due for one in asked if one.due is not None), default=None)
         if due is None:
             return
         loop = asyncio.get_running_loop()
@@ -336,24 +342,30 @@ class ServiceLink(ABC):
     def _check(self) -> None:
         self._timer = None
         while (verdict := self._asked.overdue(time.monotonic())) is not None:
-            connection = self._connection
-            if verdict == "budget":
-                head = self._asked.head
-                was_sent = head is not None and head.sent_at is not None
-                self._stop_head(connection, "timeout" if was_sent else "unavailable")
-            else:
-                assert connection is not None, "nothing is sent without a connection"
-                self._give_up(connection, verdict)
+            self._end_overdue(self._connection, self._asked, verdict)
+        for left in tuple(self._leaving):
+            while (verdict := left.asked.overdue(time.monotonic())) is not None:
+                self._end_overdue(left, left.asked, verdict)
         self._arm()
+
+    def _end_overdue(self, connection: Connection | None, asked: Asked, verdict: Verdict) -> None:
+        if verdict == "budget":
+            was_sent = asked.head is not None and asked.head.sent_at is not None
+            self._stop_head(connection, "timeout" if was_sent else "unavailable")
+        else:
+            assert connection is not None, "nothing is sent without a connection"
+            self._give_up(connection, verdict)
 
     # The end
 
     def close(self) -> None:
         """End the connection in use and look for no other; connections that were let go go on."""
         self._is_closed = True
+        self._asked.take_all()
         if self._timer is not None:
             self._timer.cancel()
-        self._asked.take_all()
+            self._timer = None
+        self._arm()  # for those
         if self._connection is not None:
             self._connection.close()
 
