@@ -164,6 +164,8 @@ class MemoryCall:
         """The newest to each service."""
         self.refused: set[Role] = set()
         """Services that take no call."""
+        self.connect_s = 0.0
+        """How long a new connection takes."""
         self.is_hung_up = False
         self.facts: list[Event] = []
         """What was told of it."""
@@ -284,6 +286,8 @@ async def memory_call(
     async def dial(url: str, make_socket: Callable[[], Any], *_: object) -> Any:
         if ROLES[url] in call.refused:
             return Refusal("refused", "it takes no call", True)
+        if call.connect_s:
+            await asyncio.sleep(call.connect_s)
         return make_socket()
 
     def make_socket(*args: Any, **kwargs: Any) -> _Socket:

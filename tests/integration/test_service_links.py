@@ -88,6 +88,9 @@ class Heard:
     def on_failed(self, failed: Failed) -> None:
         self._add("failed", failed.n, failed.why, failed.has_output)
 
+    def on_audio_dropped(self) -> None:
+        self._add("audio_dropped", True)
+
     def on_interim(self, text: str) -> None:
         self._add("interim", text)
 
@@ -251,6 +254,7 @@ async def test_newest_audio_is_held_until_a_service_is_ready() -> None:
             await bench.heard.until("done")
             assert [pcm[0] for pcm in stt.connections[0].audio] == list(range(7, HELD_FRAMES + 7))
     assert bench.count("audio_dropped_frames_total", reason="not_connected") == 7
+    assert len(bench.heard.of("audio_dropped")) == 7
 
 
 async def test_answer_comes_in_parts_and_with_what_it_cost() -> None:

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, Protocol, get_args
 from mediad.ai.connect import CallInfo
 from mediad.ai.services.events import Failed, Times
 from mediad.ai.services.llm import LlmLink
-from mediad.ai.services.stt import SttLink
+from mediad.ai.services.stt import HELD_FRAMES, SttLink
 from mediad.bus.commands import Who
 from mediad.call.ears import Ears
 from mediad.call.facts import Facts
@@ -26,6 +26,7 @@ from mediad.call.pipeline_metrics import TurnWatch
 from mediad.call.pipeline_options import agent_config, turn_options, voice_of
 from mediad.call.pipeline_tools import HANG_UP, TOOLS, called
 from mediad.call.shared import Shared
+from mediad.call.ticker import TICK_S
 from mediad.call.turn import actions as act
 from mediad.call.turn.actions import Action, Ended, Speech
 from mediad.call.turn.voice import VoiceStarted, VoiceStopped
@@ -275,7 +276,7 @@ class Pipeline:
             case act.Overdue(n, awaits_words):
                 self._blame_for_silence(n, awaits_words)
             case act.WordsLost(n):
-                self._blame(Failed("stt", n, "lost", "it was lost while the caller spoke", False))
+                self._blame(Failed("stt", n, "lost", "it was lost, and words with it", False))
             case act.CancelTurn(n, how):
                 self._cancel(n, how)
             case act.TurnEnded(n, how):
@@ -399,7 +400,7 @@ class Pipeline:
         """Another one is looked for."""
         self._open.discard(role)
         if role == "stt":
-            self._turns.on_stt_lost()
+            self._turns.on_audio_lost(time.monotonic())
         self._facts.publish("service_lost", {"role": role, "why": why})
 
     def on_failed(self, failed: Failed) -> None:
@@ -426,6 +427,10 @@ class Pipeline:
         if role == "tts":
             self._mouth.distrust()
         self._blame(Failed(role, n, "timeout", "not even its failure was told", False))
+
+    def on_audio_dropped(self) -> None:
+        """The STT service is away for too long."""
+        self._turns.on_audio_lost(time.monotonic() - HELD_FRAMES * TICK_S)
 
     def on_interim(self, text: str) -> None:
         """Words that may change."""

@@ -113,6 +113,24 @@ def test_ears_that_die_while_the_caller_speaks_have_failed_the_turn(
     virtual_time.run(talk())
 
 
+@pytest.mark.parametrize(("away_s", "is_heard"), [(0.9, True), (2.6, False)])
+def test_ears_that_are_away_while_the_caller_speaks_have_failed_the_turn(
+    monkeypatch: pytest.MonkeyPatch, away_s: float, is_heard: bool
+) -> None:
+    async def talk() -> None:
+        async with memory_call(monkeypatch, NoStore(), **TEXTS) as call:
+            await call.be_quiet(2.0)
+            call.connect_s = away_s
+            call.sockets["stt"].close()
+            call.heard = "to Rome"
+            await call.be_quiet(0.2)
+            await ask(call, 4.0)
+            assert texts(call) == ["Hello.", "Yes." if is_heard else "Sorry."]
+            assert blamed(call) == {"stt": 0 if is_heard else 1, "llm": 0, "tts": 0}
+
+    virtual_time.run(talk())
+
+
 def test_a_fallback_that_the_voice_fails_too_is_heard_as_a_sound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -71,6 +71,10 @@ class ServiceEvents(Protocol):
 class SttEvents(ServiceEvents, Protocol):
     """What the caller says."""
 
+    def on_audio_dropped(self) -> None:
+        """No service is ready, and another frame can be held no more: the oldest is dropped."""
+        ...
+
     def on_interim(self, text: str) -> None:
         """The words so far since the last final; the next interim or final replaces them."""
         ...

@@ -42,6 +42,7 @@ class SttLink(ServiceLink):
         if len(self._held) >= HELD_FRAMES:
             self._held.popleft()
             self._counts.count_dropped_audio()
+            self._events.on_audio_dropped()
         self._held.append(frame)
 
     def stopped_speaking(self, n: int) -> None:

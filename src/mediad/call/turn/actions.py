@@ -136,8 +136,8 @@ class Overdue(NamedTuple):
 
 
 class WordsLost(NamedTuple):
-    """The STT service was lost while the caller spoke, and with it words of turn ``n``: that is its
-    failure. `CancelTurn` follows.
+    """The STT service was lost, and with it words of turn ``n``: that is its failure. `CancelTurn`
+    follows.
     """
 
     n: int

@@ -5,6 +5,7 @@ from mediad.call.turn.words import Words
 __all__ = ["Caller"]
 
 _NEVER = float("-inf")
+_NOT_YET = float("inf")
 _RECENT_S = 1.5  # words this long after a voice are of it
 
 
@@ -22,14 +23,14 @@ class Caller:
         self.has_lost_words = False
         """Whether some of what was said in this turn will never be told."""
         self._since = 0.0
-        self._is_untold = False  # a voice came, and no final after it
+        self._untold_since = _NOT_YET  # when the first voice began that no final has followed
         self._is_soft = False  # words come, and no voice: the gate does not hear this caller
 
     def start(self, now: float) -> None:
         """The voice counts from now on."""
         self._is_soft = False
-        self._is_untold = True
         self._since = now
+        self._untold_since = min(self._untold_since, now)
 
     def stop(self, now: float, ended_at: float) -> None:
         """The gate finds now that it ended then."""
@@ -40,7 +41,7 @@ class Caller:
         """Take words of this turn."""
         self.words.add(text, final)
         if final and not self.is_voice:
-            self._is_untold = False
+            self._untold_since = _NOT_YET
         if not self.is_voice and (self._is_soft or now - self.ended_at > _RECENT_S):
             self._is_soft = True
             self.ended_at = now
@@ -49,16 +50,18 @@ class Caller:
         """Tell whether it was more than a noise: a word, or voice for so long."""
         return bool(self.words) or self.spoken_s >= min_s
 
-    def lose_words(self) -> None:
-        """Nobody will tell what was said since the last final, if anything was."""
-        self.has_lost_words = self.has_lost_words or self._is_untold or bool(self.words.interim)
+    def lose_words(self, before: float) -> None:
+        """Nobody will tell what was said before then and since the last final, if anything was."""
+        if self._untold_since <= before or self.words.interim:
+            self.has_lost_words = True
 
     def forget_voice(self) -> None:
-        """It has its answer, or was nothing."""
+        """What has ended of it has its answer, or was nothing."""
+        self._untold_since = self._since if self.is_voice else _NOT_YET
         self.spoken_s = 0.0
         self.has_lost_words = False
 
     def end_turn(self) -> None:
         """What comes now is of the next turn; the words are yet to be taken."""
-        self._is_soft = self._is_untold = False
+        self._is_soft = False
         self.ended_at = _NEVER

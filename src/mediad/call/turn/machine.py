@@ -15,7 +15,7 @@ While the state is thinking or agent, voice is an overlap: the playout is held a
 - a word, or 700 ms of voice, makes it a barge-in: the turn is cancelled, the caller has the floor;
 - quiet of 250 ms makes it noise: the playout goes on.
 
-A service that fails, or says not even that (`Overdue`), or was lost while it heard the caller
+A service that fails, or says not even that (`Overdue`), or was lost with what the caller has said
 (`WordsLost`), ends the turn; a fallback follows.
 """
 
@@ -109,8 +109,6 @@ class Turns:
             self._caller.is_voice = False
             if self._timers.pop(Timer.GRACE, None) is None:
                 self._voice_stopped(now, now - quiet_s)
-            else:
-                self._caller.forget_voice()
         return self._take()
 
     def on_words(self, text: str, final: bool, now: float) -> list[Action]:
@@ -186,6 +184,7 @@ class Turns:
         if n == self.turn and self._awaits_finals:
             if not self._caller.is_voice:
                 self._caller.words.take(with_interim=True)  # half of it is not answered later
+                self._caller.forget_voice()
             self._fail(now)
         return self._take()
 
@@ -194,12 +193,11 @@ class Turns:
         self._let_stand()
         return self._take()
 
-    def on_stt_lost(self) -> None:
-        """The STT service is gone, and what it has heard and not told. Another may be there before
-        the caller's turn has ended; the turn has failed all the same.
+    def on_audio_lost(self, before: float) -> None:
+        """Nobody will tell what the caller said before then and the STT service has not told: it is
+        gone. Another may be there before the turn has ended, which has failed all the same.
         """
-        if self.state is State.SPEAKING or self._caller.is_voice:
-            self._caller.lose_words()
+        self._caller.lose_words(before)
 
     def on_text_to_say(self, now: float) -> list[Action]:
         """Somebody has a text, or a file, for the caller: `Say` follows when nobody speaks."""

@@ -90,7 +90,7 @@ def _do(turns: Turns, what: str, now: float) -> list[Action]:
         case "stt-failed":
             return turns.on_stt_failed(int(rest), now)
         case "stt-lost":
-            turns.on_stt_lost()
+            turns.on_audio_lost(float(rest or now))
             return []
         case "failed":
             return turns.on_failed(int(rest), now)

@@ -715,6 +715,13 @@ def test_what_is_typed_is_answered_though_words_were_lost() -> None:
     assert play(LISTENER, happens, 3.0)[1:] == ["2.40 generate 1 answer 5"]
 
 
+@pytest.mark.parametrize(("before", "is_lost"), [("1.00", True), ("0.99", False)])
+def test_words_are_lost_if_they_began_before_what_is_held(before: str, is_lost: bool) -> None:
+    happens = f"1.00 voice\n1.60 quiet\n2.30 stt-lost {before}\n2.40 done 1"
+    lost = "2.40 lost words 1" in play(LISTENER, happens, 3.0)
+    assert lost == is_lost
+
+
 def test_words_that_are_lost_while_nobody_speaks_are_none() -> None:
     happens = "0.50 stt-lost\n" + ANSWERED + "3.50 stt-lost\n5.00 finished 1\n6.00 stt-lost"
     assert script(play(LISTENER, happens, 7.0)) == ["5.00 turn 1 finished"]

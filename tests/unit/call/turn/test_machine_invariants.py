@@ -117,10 +117,10 @@ class AnyCall(RuleBasedStateMachine):
         """The STT service does not tell a turn's words."""
         self.do(self.turns.on_stt_failed(self.turns.turn - back, self.now))
 
-    @rule()
-    def stt_lost(self) -> None:
-        """The STT service is gone."""
-        self.turns.on_stt_lost()
+    @rule(held_s=st.sampled_from([0.0, 1.0]))
+    def stt_lost(self, held_s: float) -> None:
+        """The STT service is gone, or still away."""
+        self.turns.on_audio_lost(self.now - held_s)
 
     @rule()
     def text(self) -> None:
