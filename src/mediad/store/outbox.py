@@ -5,20 +5,23 @@ A webhook's ``last_sequence`` moves in the transaction that makes the deliveries
 none of them twice and leaves none out.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
+    CompoundSelect,
     Select,
     and_,
     bindparam,
     exists,
     func,
+    or_,
     select,
     tuple_,
+    union_all,
     update,
 )
 from sqlalchemy.dialects import mysql, sqlite
@@ -59,6 +62,7 @@ MAX_LOG = 24
 """Attempts that are kept of one delivery: the last ones."""
 
 _MAX_RESULTS = 500  # in one statement
+_MAX_DUE = 20  # webhooks in one statement
 _MAX_BEHIND = 100  # webhooks in one transaction of `make`
 _MAX_EVENTS = 200  # of one customer in it
 
@@ -160,30 +164,37 @@ async def make(connection: AsyncConnection, now: datetime) -> Made:
 
 
 async def due(
-    connection: AsyncConnection, webhook_id: str, now: datetime, limit: int
-) -> list[list[Due]]:
-    """Return deliveries of an active webhook to try now, by call, each call's in order.
+    connection: AsyncConnection, wanted: Mapping[str, Container[str]], now: datetime, limit: int
+) -> dict[str, list[list[Due]]]:
+    """Return deliveries of webhooks to try now, by webhook and by call, each call's in order.
 
     The first one of a call is the first that is not delivered, and its time has come; of those that
     come after it there may be more than are returned.
 
     Args:
-        limit: Calls at most; of what comes after the first ones it is twice as many, all together.
+        wanted: By webhook, calls to leave out: they are at work.
+        limit: Calls of a webhook at most, and on the average deliveries of each are three.
     """
-    first = (await connection.execute(first_query(webhook_id, now, limit))).mappings().all()
-    found = [_due(row) for row in first]
-    by_call = {due.call_id: [due] for due in found}
-    if found:
-        query = later_query(webhook_id, list(by_call), 2 * limit)
-        for row in (await connection.execute(query)).mappings().all():
-            later = _due(row)
-            if later.id != by_call[later.call_id][0].id:
-                by_call[later.call_id].append(later)
-    return list(by_call.values())
+    found: dict[str, dict[str, list[Due]]] = {}
+    webhook_ids = list(wanted)
+    for start in range(0, len(webhook_ids), _MAX_DUE):
+        calls_of: dict[str, list[str]] = {}
+        query = first_query(webhook_ids[start : start + _MAX_DUE], now, limit)
+        for webhook_id, call_id in await connection.execute(query):
+            if call_id not in wanted[webhook_id]:
+                calls_of.setdefault(webhook_id, []).append(call_id)
+        if calls_of:
+            query = pending_query(calls_of, 3 * limit * len(calls_of))
+            for row in (await connection.execute(query)).mappings().all():
+                by_call = found.setdefault(row["webhook_id"], {})
+                by_call.setdefault(row["call_id"], []).append(_due(row))
+    return {webhook_id: list(by_call.values()) for webhook_id, by_call in found.items()}
 
 
-def first_query(webhook_id: str, now: datetime, limit: int) -> Select[Any]:
-    """Return the query of what is due and has nothing of its call before it."""
+def first_query(webhook_ids: Sequence[str], now: datetime, limit: int) -> CompoundSelect[Any]:
+    """Return the query of the webhooks and calls of what is due and has nothing of its call before
+    it.
+    """
     earlier = webhook_deliveries.alias("earlier")
     is_held_back = exists().where(
         earlier.c.webhook_id == _deliveries.webhook_id,
@@ -191,25 +202,21 @@ def first_query(webhook_id: str, now: datetime, limit: int) -> Select[Any]:
         earlier.c.status == "pending",
         earlier.c.sequence < _deliveries.sequence,
     )
-    return (
-        _select_due(webhook_id)
+    # One by one, each as far as its limit along its index: of one that was away there are many.
+    each = (
+        select(_deliveries.webhook_id, _deliveries.call_id)
+        .where(_deliveries.webhook_id == webhook_id, _deliveries.status == "pending")
         .where(_deliveries.tm_next <= now, ~is_held_back)
         .order_by(_deliveries.tm_next, _deliveries.sequence)
         .limit(limit)
+        .subquery()
+        for webhook_id in webhook_ids
     )
+    return union_all(*(select(one) for one in each))
 
 
-def later_query(webhook_id: str, call_ids: Sequence[str], limit: int) -> Select[Any]:
-    """Return the query of what is not delivered of some calls, the oldest first."""
-    return (
-        _select_due(webhook_id)
-        .where(_deliveries.call_id.in_(call_ids))
-        .order_by(_deliveries.sequence)
-        .limit(limit + len(call_ids))
-    )
-
-
-def _select_due(webhook_id: str) -> Select[Any]:
+def pending_query(calls_of: Mapping[str, Sequence[str]], limit: int) -> Select[Any]:
+    """Return the query of what is not delivered of some webhooks' calls, the oldest first."""
     columns = (
         _deliveries.id,
         _deliveries.webhook_id,
@@ -222,17 +229,21 @@ def _select_due(webhook_id: str) -> Select[Any]:
         calls.c.source,
         calls.c.destination,
     )
+    are_wanted = (
+        and_(_deliveries.webhook_id == webhook_id, _deliveries.call_id.in_(call_ids))
+        for webhook_id, call_ids in calls_of.items()
+    )
     event_columns = (column.label(f"of_event_{column.name}") for column in events.c)
     is_call = and_(
         calls.c.id == _deliveries.call_id, calls.c.customer_id == _deliveries.customer_id
     )
     return (
         select(*columns, *event_columns)
-        .join(webhooks, webhooks.c.id == _deliveries.webhook_id)
-        .join(customers, _is_owner)
         .outerjoin(events, events.c.id == _deliveries.event_id)
         .outerjoin(calls, is_call)
-        .where(_deliveries.webhook_id == webhook_id, _deliveries.status == "pending", *_is_active())
+        .where(_deliveries.status == "pending", or_(*are_wanted))
+        .order_by(_deliveries.sequence)
+        .limit(limit)
     )
 
 

@@ -238,22 +238,24 @@ class Deliverer:
                 hot |= await outbox.with_due(connection, now)
                 hot.update(self._endpoints)
             targets = await outbox.targets(connection, hot, now) if hot else {}
+            wanted = {}
             for webhook_id in hot:
                 endpoint = self._endpoints.setdefault(webhook_id, _Endpoint())
                 endpoint.target = targets.get(webhook_id)
                 if endpoint.target is None:
                     endpoint.drop()
                 elif len(endpoint.taken) <= _WINDOW // 2:
-                    # What is taken is still pending there, and comes again.
-                    found = await outbox.due(connection, webhook_id, now, _WINDOW)
-                    for of_call in found:
-                        call_id = of_call[0].call_id
-                        if call_id not in endpoint.taken:
-                            endpoint.taken[call_id] = len(of_call)
-                            endpoint.waiting.append(deque(of_call))
-                if not endpoint.taken:
-                    del self._endpoints[webhook_id]
-                self._send(endpoint)
+                    # What is taken is still pending there.
+                    wanted[webhook_id] = endpoint.taken
+            found = await outbox.due(connection, wanted, now, _WINDOW)
+        for webhook_id in hot:
+            endpoint = self._endpoints[webhook_id]
+            for of_call in found.get(webhook_id, ()):
+                endpoint.taken[of_call[0].call_id] = len(of_call)
+                endpoint.waiting.append(deque(of_call))
+            if not endpoint.taken:
+                del self._endpoints[webhook_id]
+            self._send(endpoint)
 
     def _send(self, endpoint: _Endpoint) -> None:
         while endpoint.waiting and endpoint.running < CONNECTIONS:

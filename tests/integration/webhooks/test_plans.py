@@ -65,15 +65,16 @@ async def seed(database: Database) -> None:
         await connection.execute(text("ANALYZE" if is_sqlite else f"ANALYZE TABLE {names}"))
 
 
+CALLS_OF = {"webhook-3": ["call-1", "call-7"], "webhook-4": ["call-2"]}
 QUERIES: list[tuple[str, Query, set[str]]] = [
     (
         "first of calls",
-        lambda c: c.execute(outbox.first_query("webhook-3", NOW, 32)),
+        lambda c: c.execute(outbox.first_query(["webhook-3", "webhook-4"], NOW, 32)),
         {"due", "call"},
     ),
     (
-        "later of calls",
-        lambda c: c.execute(outbox.later_query("webhook-3", ["call-1", "call-7"], 64)),
+        "pending of calls",
+        lambda c: c.execute(outbox.pending_query(CALLS_OF, 64)),
         {"call"},
     ),
     ("webhooks with due", lambda c: outbox.with_due(c, NOW), {"due"}),
