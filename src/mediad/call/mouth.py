@@ -21,7 +21,12 @@ from mediad.wire import frames
 from mediad.wire.frames import AudioFrame, BadFrame
 from mediad.wire.service import Role, Voice
 
-__all__ = ["Mouth", "MouthEvents"]
+__all__ = ["MAX_GAP_S", "Mouth", "MouthEvents"]
+
+MAX_GAP_S = 10.0
+"""The longest silence within a reply, in seconds: then the language model, which may write all the
+while, has failed. What keeps the TTS service silent has the time of its requests.
+"""
 
 _PAUSE_S = 0.2  # a language model that writes nothing for so long may have ended a sentence
 
@@ -234,6 +239,11 @@ class Mouth:
             if reply.first_at is not None:
                 self._metrics.frame_time.observe(now - reply.first_at)
             self._events.on_reply_started(reply.n)
+        is_dry = reply.is_started and not (reply.is_written or self._coming or self._line.held_ms)
+        reply.dry_since = min(reply.dry_since, now) if is_dry else math.inf
+        if now - reply.dry_since >= MAX_GAP_S:
+            late = Failed("llm", reply.n, "timeout", "it writes no other sentence", True)
+            self._events.on_reply_failed(reply.n, late)
         if reply is self._reply and reply.answer.has_finished(played_s):
             self._reply = None
             self._finish(reply, played_s)

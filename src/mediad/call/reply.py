@@ -30,3 +30,5 @@ class Reply:
     first_at: float | None = None
     """When the first of its audio came."""
     is_started: bool = False
+    dry_since: float = math.inf
+    """Since when there is nothing of it to be heard, though it was begun and is not written."""

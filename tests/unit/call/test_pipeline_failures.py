@@ -4,11 +4,13 @@ fault it is said to be, and what the caller hears.
 
 import asyncio
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from mediad.ai.tts_cache import NoStore, SpeechStore
+from mediad.call.mouth import MAX_GAP_S
 from mediad.wire import service
 from mediad.wire.frames import Text, Transcription
 from mediad.wire.service import Done, FromMediad, FromService, Generate, Role, StoppedSpeaking
@@ -196,8 +198,9 @@ def test_a_fallback_is_not_asked_of_a_voice_that_has_just_failed(
     virtual_time.run(talk())
 
 
-def test_a_model_that_never_comes_to_a_sentence_is_to_blame_for_the_silence(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(("begins", "silent_s"), [("", 25.0), ("Yes. ", MAX_GAP_S)])
+def test_a_model_that_comes_to_no_sentence_is_to_blame_for_the_silence(
+    monkeypatch: pytest.MonkeyPatch, begins: str, silent_s: float
 ) -> None:
     async def talk() -> None:
         loop = asyncio.get_running_loop()
@@ -210,14 +213,18 @@ def test_a_model_that_never_comes_to_a_sentence_is_to_blame_for_the_silence(
                 if not isinstance(asked, Generate):
                     return good(asked)
                 word, socket = service.encode(Text(asked.n, "and ")), call.sockets["llm"]
-                for second in range(50):
+                for second in range(1, 50):
                     loop.call_later(second, socket.deliver, word)
-                return []
+                return [Text(asked.n, begins)] if begins else []
 
             monkeypatch.setattr(call, "answer", drip)
-            assert await ask(call, 28.0) == pytest.approx(25.0, abs=NEARLY_S)
+            await ask(call, silent_s + 3.0)
+            asked_at = call.decided[-1][0]
+            sounds = [at for at, has_sound in call.written if has_sound and at > asked_at]
+            gaps_s = [at - before for before, at in pairwise([asked_at, *sounds])]
+            assert max(gaps_s) == pytest.approx(silent_s, abs=NEARLY_S)
             assert blamed(call) == {"stt": 0, "llm": 1, "tts": 0}
-            assert texts(call) == ["Hello.", "Sorry."]
+            assert texts(call) == ["Hello.", *([begins.strip()] if begins else []), "Sorry."]
 
     virtual_time.run(talk())
 
