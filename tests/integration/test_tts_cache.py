@@ -309,6 +309,19 @@ async def test_two_hundred_calls_make_one_synthesis_and_redis_may_die(redis: Red
             await asyncio.to_thread(redis.start)
 
 
+async def test_two_hundred_calls_some_ms_apart_make_one_synthesis_a_sentence() -> None:
+    sentences = ["Welcome to all of you.", "How can I help?"]
+    async with FakeService("tts", slowly) as tts, process(tts) as bench:
+        callers = await bench.callers(200)
+        for caller in callers:
+            for n, sentence in enumerate(sentences, start=1):
+                caller.speaker.speak(n, sentence)
+            await asyncio.sleep(0.001)
+        await asyncio.gather(*(caller.heard.until("done", 2) for caller in callers))
+        assert [text.text for text in tts.asked(Text)] == sentences
+        assert all(caller.pcm == pcm_of("".join(sentences)) for caller in callers)
+
+
 @pytest.mark.usefixtures("patient")
 async def test_each_process_makes_its_own_when_redis_is_dead(redis: RedisServer) -> None:
     prefix = uuid4().hex

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -90,7 +91,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return counts
 
 
-async def ask_apart(prompts: list[tuple[str, ...]], apart_s: float) -> list[Caller]:
+async def ask_apart(prompts: Sequence[tuple[str, ...]], apart_s: float) -> list[Caller]:
     """Let a call come for each prompt, so far apart; return them when all is over."""
     cache = TtsCache(NoStore(), Metrics())
     callers = []
