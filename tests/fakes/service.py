@@ -21,6 +21,7 @@ from mediad.wire import frames, service
 from mediad.wire.frames import AudioFrame, Interruption, Text, Transcription
 from mediad.wire.service import (
     Done,
+    Failure,
     FromMediad,
     FromService,
     Generate,
@@ -245,7 +246,7 @@ class FakeService:
         refuses: tuple[int, ...] = (),
         is_ready: bool = True,
         hangs: bool = False,
-        ready: Ready | None = None,
+        ready: Ready | Failure | None = None,
         port: int = 0,
         tls: ssl.SSLContext | None = None,
     ) -> None:

@@ -709,9 +709,34 @@ async def test_service_that_is_not_ready_in_time_is_passed_over(
     assert bench.count("connects_total", outcome="not_ready") == 1
 
 
-async def test_service_of_another_protocol_is_not_used() -> None:
+async def test_service_that_reports_an_error_is_passed_over_with_its_reason(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """And at once, though it leaves the connection open."""
+    error = Failure(None, "bad_key", "the key\nis not known " + "x" * 1000, retry=True)
     bench = Bench()
-    async with FakeService("llm", ready=Ready(protocol=2)) as odd:
+    async with FakeService("llm", ready=error) as bad, FakeService("llm") as good:
+        async with running(bench.llm(bad, good)) as link, asyncio.timeout(connections.READY_S / 2):
+            link.generate(1, [{"content": "hello"}])
+            await bench.heard.until("done")
+    assert bench.count("connects_total", outcome="error") == 1
+    (line,) = [record.getMessage() for record in caplog.records if "bad_key" in record.getMessage()]
+    assert r"it reports an error, code 'bad_key': 'the key\nis not known xxx" in line
+    assert len(line) < 400
+
+
+@pytest.mark.parametrize(
+    ("ready", "outcome"),
+    [
+        (Ready(protocol=2), "protocol"),
+        (Failure(None, "bad_key", "no such key", retry=False), "error"),
+    ],
+)
+async def test_service_of_another_protocol_or_that_is_of_no_use_is_not_asked_again(
+    ready: Ready | Failure, outcome: str
+) -> None:
+    bench = Bench()
+    async with FakeService("llm", ready=ready) as odd:
         link = bench.llm(odd)
         link.generate(1, [])
         with pytest.raises(AgentUnavailable, match="every llm service refused"):
@@ -719,7 +744,7 @@ async def test_service_of_another_protocol_is_not_used() -> None:
         assert bench.heard.of("failed") == [(1, "unavailable", False)]
         link.generate(2, [])  # also what is asked when it is over has an end
         await bench.heard.until("failed", 2)
-    assert bench.count("connects_total", outcome="protocol") == 1
+    assert bench.count("connects_total", outcome=outcome) == 1
 
 
 async def test_no_service_at_all_is_told_after_a_while() -> None:

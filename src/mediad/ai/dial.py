@@ -36,7 +36,7 @@ class Refusal(NamedTuple):
     outcome: str
     """What it is counted as."""
     why: str
-    """The same in words, with nothing in it that the peer has said."""
+    """The same in words; what a peer has said in it is short and quoted."""
     is_final: bool
     """Whether this address need not be asked again."""
 

@@ -13,7 +13,7 @@ from mediad.ai.services.service import Service
 from mediad.ai.socket import AgentSocket
 from mediad.wire import service as wire
 from mediad.wire.frames import MAX_MESSAGE_SIZE
-from mediad.wire.service import FromService, Malformed, Ready, Start, Voice
+from mediad.wire.service import Failure, FromService, Malformed, Ready, Start, Voice
 
 __all__ = ["MAX_BAD_MESSAGES", "READY_S", "Connection"]
 
@@ -24,6 +24,8 @@ MAX_BAD_MESSAGES = 10
 """Messages that break the protocol, over one connection; one more, and it is given up."""
 
 _GOOD_S = 5.0  # a connection that lasted so long was good, though nothing was answered over it
+
+_MAX_SHOWN = 200  # characters of what a service says is wrong
 
 Taker = Callable[["Connection", FromService | Malformed, bytes], bool]
 """Takes what a service said, and the message itself; returns whether it was wanted audio or text,
@@ -64,7 +66,9 @@ class Connection:
         self._on_over = on_over
         self._socket: AgentSocket | None = None
         self._closing: asyncio.Task[int] | None = None
-        self._ready: asyncio.Future[Ready | None] = asyncio.get_running_loop().create_future()
+        self._greeting: asyncio.Future[Ready | Failure | None]
+        self._greeting = asyncio.get_running_loop().create_future()
+        self._is_ready = False
         self._ready_at = 0.0
         self._limit: asyncio.TimerHandle | None = None
         self.connect_s = 0.0
@@ -115,13 +119,17 @@ class Connection:
         socket.send_control(wire.encode(self._start))
         try:
             async with asyncio.timeout(READY_S):
-                ready = await self._ready
+                greeting = await self._greeting
         except TimeoutError:
             return Refusal("not_ready", f"it is not ready within {READY_S:g} s", False)
-        if ready is None:
-            return Refusal("closed", "it closes the connection before it is ready", False)
-        if ready.protocol != wire.PROTOCOL:
-            return Refusal("protocol", f"it speaks protocol {ready.protocol}", True)
+        match greeting:
+            case None:
+                return Refusal("closed", "it closes the connection before it is ready", False)
+            case Failure(_, code, message, retry):
+                told = f"{code[:_MAX_SHOWN]!r}: {message[:_MAX_SHOWN]!r}"
+                return Refusal("error", f"it reports an error, code {told}", not retry)
+            case Ready(protocol=protocol) if protocol != wire.PROTOCOL:
+                return Refusal("protocol", f"it speaks protocol {protocol}", True)
         return None
 
     def send(self, messages: Iterable[bytes]) -> None:
@@ -166,17 +174,18 @@ class Connection:
 
     def _take_message(self, message: bytes) -> bool:
         item = wire.from_service(message)
-        if isinstance(item, Ready):
-            if not self._ready.done():
-                self._ready.set_result(item)
+        if not self._is_ready:
+            if isinstance(item, Ready | Failure) and not self._greeting.done():
+                self._is_ready = isinstance(item, Ready)
+                self._greeting.set_result(item)
             return False
-        if item is None or not self._ready.done():
+        if item is None or isinstance(item, Ready):
             return False
         return self._take(self, item, message)
 
     def _end(self, _: asyncio.Task[int]) -> None:
-        if not self._ready.done():
-            self._ready.set_result(None)
+        if not self._greeting.done():
+            self._greeting.set_result(None)
         self.over.set()
         if self._limit is not None:
             self._limit.cancel()
