@@ -17,7 +17,7 @@ from picows import (
     ws_connect,
 )
 
-from mediad.ai.socket import AgentSocket
+from mediad.ai.socket import READ_BUFFER_BYTES, AgentSocket
 from mediad.ai.tls import cause_of
 from mediad.wire.frames import MAX_MESSAGE_SIZE
 
@@ -100,6 +100,7 @@ async def dial(
                 websocket_handshake_timeout=timeout_s,
                 enable_auto_pong=False,
                 max_frame_size=MAX_MESSAGE_SIZE,
+                read_buffer_init_size=READ_BUFFER_BYTES,
                 max_redirects=0,
                 extra_headers=headers,
             )

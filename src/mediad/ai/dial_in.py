@@ -17,7 +17,7 @@ from picows import (
 )
 
 from mediad.ai.connect import SocketFactory
-from mediad.ai.socket import AgentSocket
+from mediad.ai.socket import READ_BUFFER_BYTES, AgentSocket
 from mediad.config import Ai
 from mediad.errors import AgentUnavailable
 from mediad.metrics import Metrics
@@ -75,6 +75,7 @@ class DialInServer:
             self._settings.listen_port,
             enable_auto_pong=False,
             max_frame_size=MAX_MESSAGE_SIZE,
+            read_buffer_init_size=READ_BUFFER_BYTES,
         )
         host, port = self._server.sockets[0].getsockname()[:2]
         return host, port

@@ -29,6 +29,7 @@ __all__ = [
     "MAX_CONTROL_BYTES",
     "MAX_MESSAGES_A_SECOND",
     "NO_STATUS",
+    "READ_BUFFER_BYTES",
     "AgentSocket",
 ]
 
@@ -47,6 +48,11 @@ MAX_CONTROL_BYTES = 16 * 1024
 MAX_MESSAGES_A_SECOND = 500
 """Frames that are no audio, on the average of a ping's interval; an agent that sends more is closed
 with 1008. One that tells every word and every state sends a tenth.
+"""
+
+READ_BUFFER_BYTES = 2 * 1024
+"""picows' buffer of a connection at first, its least: a frame of 20 ms and more. It grows by itself
+for who sends faster; 16 KiB, the default, is a third of what a call takes.
 """
 
 # What one agent that does not read can cost is the sum of these, MAX_CONTROL_BYTES and one frame:
