@@ -179,13 +179,13 @@ async def due(
     webhook_ids = list(wanted)
     for start in range(0, len(webhook_ids), _MAX_DUE):
         calls_of: dict[str, list[str]] = {}
-        query = first_query(webhook_ids[start : start + _MAX_DUE], now, limit)
-        for webhook_id, call_id in await connection.execute(query):
+        first = first_query(webhook_ids[start : start + _MAX_DUE], now, limit)
+        for webhook_id, call_id in await connection.execute(first):
             if call_id not in wanted[webhook_id]:
                 calls_of.setdefault(webhook_id, []).append(call_id)
         if calls_of:
-            query = pending_query(calls_of, 3 * limit * len(calls_of))
-            for row in (await connection.execute(query)).mappings().all():
+            pending = pending_query(calls_of, 3 * limit * len(calls_of))
+            for row in (await connection.execute(pending)).mappings().all():
                 by_call = found.setdefault(row["webhook_id"], {})
                 by_call.setdefault(row["call_id"], []).append(_due(row))
     return {webhook_id: list(by_call.values()) for webhook_id, by_call in found.items()}

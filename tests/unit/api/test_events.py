@@ -64,7 +64,7 @@ class Reader:
 
 async def test_live_events_do_not_wait_for_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
     async def authenticate(_: object) -> Access:
-        return Access(DEFAULT_CUSTOMER, "key", "operator")
+        return Access(DEFAULT_CUSTOMER, "key", "operator", DEFAULT_CUSTOMER)
 
     monkeypatch.setattr(access_module, "authenticate", authenticate)
     metrics, database = Metrics(), HangingDatabase()
