@@ -105,6 +105,8 @@ async def test_nobody_holds_bodies_in_the_place_of_others(
     await ours.add_number("+4930111", None)
     async with begun(telephony, "/v1/flows", bytes(90), length=1000):
         async with begun(telephony, "/healthz", bytes(90), length=1000):
+            for _ in range(3):
+                assert (await ours.get("/v1/me"))[0] == 200  # it has come by now
             status, _, call_id = await ours.dialplan("POST", "/calls", b"to=%2B4930111")
     assert (status, len(call_id)) == (200, 36)
 
