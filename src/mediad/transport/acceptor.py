@@ -119,6 +119,7 @@ class Acceptor:
             except BlockingIOError:
                 return
             except ConnectionAbortedError:  # it is gone already
+                self._metrics.connections_closed.labels("empty").inc()
                 continue
             except OSError as exc:  # no files, as a rule
                 self._pause(exc)

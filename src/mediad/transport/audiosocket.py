@@ -117,6 +117,7 @@ class AudioSocketListener:
         try:
             await loop.connect_accepted_socket(lambda: _Connection(self, source), sock)
         except OSError as exc:
+            self.metrics.connections_closed.labels("empty").inc()
             logger.warning("connection from %s lost: %s", source, exc)
             sock.close()
 

@@ -20,11 +20,15 @@ PAUSES = "mediad_audiosocket_accept_pauses_total"
 
 
 class Scarce(socket.socket):
-    """A listening socket that may lack files, until one is given back."""
+    """A listening socket that may lack files, until one is given back, and whose peers may go."""
 
     has_files = True
+    gone = 0
 
     def accept(self) -> tuple[socket.socket, object]:
+        if self.gone:
+            self.gone -= 1
+            raise ConnectionAbortedError(errno.ECONNABORTED, os.strerror(errno.ECONNABORTED))
         if not self.has_files:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         return super().accept()
@@ -78,6 +82,14 @@ async def test_more_than_a_batch_is_accepted_with_its_address() -> None:
             await it.until(lambda: len(it.accepted) == 150)
         assert {address for _, address in it.accepted} == {"127.0.0.1"}
         assert not it.accepted[0][0].getblocking()
+
+
+async def test_who_is_gone_before_it_is_accepted_is_counted() -> None:
+    async with accepting() as it:
+        it.sock.gone = 2
+        with connected(it.address):
+            await it.until(lambda: len(it.accepted) == 1)
+        assert it.metric(CLOSED, reason="empty") == 2
 
 
 async def test_without_files_it_waits_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
