@@ -26,6 +26,7 @@ async def http(
     app = FastAPI()
     app.state.services = SimpleNamespace(database=database)
     register_errors(app)
+    app.add_middleware(access_module.KeyCheck)
     app.include_router(webhooks.router, prefix="/v1")
     app.include_router(webhook_deliveries.router, prefix="/v1")
     async with httpx.AsyncClient(
