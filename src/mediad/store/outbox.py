@@ -8,11 +8,14 @@ none of them twice and leaves none out.
 from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
     CompoundSelect,
+    CursorResult,
+    Integer,
     Select,
     and_,
     bindparam,
@@ -179,22 +182,44 @@ async def due(
     webhook_ids = list(wanted)
     for start in range(0, len(webhook_ids), _MAX_DUE):
         calls_of: dict[str, list[str]] = {}
-        first = first_query(webhook_ids[start : start + _MAX_DUE], now, limit)
-        for webhook_id, call_id in await connection.execute(first):
+        some = webhook_ids[start : start + _MAX_DUE]
+        first = await find_first(connection, some, now, limit)
+        for webhook_id, call_id in first.all():
             if call_id not in wanted[webhook_id]:
                 calls_of.setdefault(webhook_id, []).append(call_id)
         if calls_of:
-            pending = pending_query(calls_of, 3 * limit * len(calls_of))
-            for row in (await connection.execute(pending)).mappings().all():
+            pending = await find_pending(connection, calls_of, 3 * limit * len(calls_of))
+            for row in pending.mappings():
                 by_call = found.setdefault(row["webhook_id"], {})
                 by_call.setdefault(row["call_id"], []).append(_due(row))
     return {webhook_id: list(by_call.values()) for webhook_id, by_call in found.items()}
 
 
-def first_query(webhook_ids: Sequence[str], now: datetime, limit: int) -> CompoundSelect[Any]:
-    """Return the query of the webhooks and calls of what is due and has nothing of its call before
-    it.
+async def find_first(
+    connection: AsyncConnection, webhook_ids: Sequence[str], now: datetime, limit: int
+) -> CursorResult[Any]:
+    """Find the webhooks and calls of what is due and has nothing of its call before it: so many
+    calls of each webhook.
     """
+    values = {f"webhook_{at}": webhook_id for at, webhook_id in enumerate(webhook_ids)}
+    query = _first_query(len(webhook_ids))
+    found: CursorResult[Any] = await connection.execute(query, values | {"now": now, "most": limit})
+    return found
+
+
+async def find_pending(
+    connection: AsyncConnection, calls_of: Mapping[str, Sequence[str]], limit: int
+) -> CursorResult[Any]:
+    """Find what is not delivered of some webhooks' calls, the oldest first."""
+    values: dict[str, Any] = {"most": limit}
+    for at, (webhook_id, call_ids) in enumerate(calls_of.items()):
+        values |= {f"webhook_{at}": webhook_id, f"calls_{at}": call_ids}
+    found: CursorResult[Any] = await connection.execute(_pending_query(len(calls_of)), values)
+    return found
+
+
+@cache  # to build it takes longer than to run it
+def _first_query(count: int) -> CompoundSelect[Any]:
     earlier = webhook_deliveries.alias("earlier")
     is_held_back = exists().where(
         earlier.c.webhook_id == _deliveries.webhook_id,
@@ -205,18 +230,19 @@ def first_query(webhook_ids: Sequence[str], now: datetime, limit: int) -> Compou
     # One by one, each as far as its limit along its index: of one that was away there are many.
     each = (
         select(_deliveries.webhook_id, _deliveries.call_id)
-        .where(_deliveries.webhook_id == webhook_id, _deliveries.status == "pending")
-        .where(_deliveries.tm_next <= now, ~is_held_back)
+        .where(_deliveries.webhook_id == bindparam(f"webhook_{at}"))
+        .where(_deliveries.status == "pending", _deliveries.tm_next <= bindparam("now"))
+        .where(~is_held_back)
         .order_by(_deliveries.tm_next, _deliveries.sequence)
-        .limit(limit)
+        .limit(bindparam("most", type_=Integer))
         .subquery()
-        for webhook_id in webhook_ids
+        for at in range(count)
     )
     return union_all(*(select(one) for one in each))
 
 
-def pending_query(calls_of: Mapping[str, Sequence[str]], limit: int) -> Select[Any]:
-    """Return the query of what is not delivered of some webhooks' calls, the oldest first."""
+@cache
+def _pending_query(count: int) -> Select[Any]:
     columns = (
         _deliveries.id,
         _deliveries.webhook_id,
@@ -229,13 +255,16 @@ def pending_query(calls_of: Mapping[str, Sequence[str]], limit: int) -> Select[A
         calls.c.source,
         calls.c.destination,
     )
-    are_wanted = (
-        and_(_deliveries.webhook_id == webhook_id, _deliveries.call_id.in_(call_ids))
-        for webhook_id, call_ids in calls_of.items()
-    )
     event_columns = (column.label(f"of_event_{column.name}") for column in events.c)
     is_call = and_(
         calls.c.id == _deliveries.call_id, calls.c.customer_id == _deliveries.customer_id
+    )
+    are_wanted = (
+        and_(
+            _deliveries.webhook_id == bindparam(f"webhook_{at}"),
+            _deliveries.call_id.in_(bindparam(f"calls_{at}", expanding=True)),
+        )
+        for at in range(count)
     )
     return (
         select(*columns, *event_columns)
@@ -243,7 +272,7 @@ def pending_query(calls_of: Mapping[str, Sequence[str]], limit: int) -> Select[A
         .outerjoin(calls, is_call)
         .where(_deliveries.status == "pending", or_(*are_wanted))
         .order_by(_deliveries.sequence)
-        .limit(limit)
+        .limit(bindparam("most", type_=Integer))
     )
 
 

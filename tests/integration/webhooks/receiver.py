@@ -56,8 +56,6 @@ class Receiver:
         self.attempts: list[Request] = []
         """All."""
         self.answer: Callable[[Request], int | None] = lambda _: 200
-        self.keeps = True
-        """Whether requests are kept."""
         self.delay_s = 0.0
         self.answers = asyncio.Event()
         """Whether requests are answered now; until then they wait."""
@@ -101,8 +99,7 @@ class Receiver:
         raw = await request.read()
         taken = Request(time.monotonic(), request.path, dict(request.headers), raw)
         path = request.path
-        if self.keeps:
-            self.attempts.append(taken)
+        self.attempts.append(taken)
         self._changed.set()
         now = self.at_once[path] = self.at_once.get(path, 0) + 1
         self.most_at_once[path] = max(now, self.most_at_once.get(path, 0))
@@ -110,8 +107,7 @@ class Receiver:
             status = self.answer(taken)
             if status is None:
                 await asyncio.sleep(3600)
-            if self.keeps:
-                self.requests.append(taken)
+            self.requests.append(taken)
             self._changed.set()
             await self.answers.wait()
             await asyncio.sleep(self.delay_s)

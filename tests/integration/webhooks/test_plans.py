@@ -69,12 +69,12 @@ CALLS_OF = {"webhook-3": ["call-1", "call-7"], "webhook-4": ["call-2"]}
 QUERIES: list[tuple[str, Query, set[str]]] = [
     (
         "first of calls",
-        lambda c: c.execute(outbox.first_query(["webhook-3", "webhook-4"], NOW, 32)),
+        lambda c: outbox.find_first(c, ["webhook-3", "webhook-4"], NOW, 32),
         {"due", "call"},
     ),
     (
         "pending of calls",
-        lambda c: c.execute(outbox.pending_query(CALLS_OF, 64)),
+        lambda c: outbox.find_pending(c, CALLS_OF, 64),
         {"call"},
     ),
     ("webhooks with due", lambda c: outbox.with_due(c, NOW), {"due"}),
