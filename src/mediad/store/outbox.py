@@ -183,15 +183,14 @@ async def due(
     for start in range(0, len(webhook_ids), _MAX_DUE):
         calls_of: dict[str, list[str]] = {}
         some = webhook_ids[start : start + _MAX_DUE]
-        first = await find_first(connection, some, now, limit)
-        for webhook_id, call_id in first.all():
-            if call_id not in wanted[webhook_id]:
-                calls_of.setdefault(webhook_id, []).append(call_id)
+        for row in await find_first(connection, some, now, limit):
+            if row.call_id not in wanted[row.webhook_id]:
+                calls_of.setdefault(row.webhook_id, []).append(row.call_id)
         if calls_of:
             pending = await find_pending(connection, calls_of, 3 * limit * len(calls_of))
-            for row in pending.mappings():
-                by_call = found.setdefault(row["webhook_id"], {})
-                by_call.setdefault(row["call_id"], []).append(_due(row))
+            for values in pending.mappings():
+                by_call = found.setdefault(values["webhook_id"], {})
+                by_call.setdefault(values["call_id"], []).append(_due(values))
     return {webhook_id: list(by_call.values()) for webhook_id, by_call in found.items()}
 
 
