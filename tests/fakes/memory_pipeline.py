@@ -36,12 +36,12 @@ from mediad.wire.service import (
     FromMediad,
     FromService,
     Generate,
-    Malformed,
     Ready,
     Role,
     Start,
     StoppedSpeaking,
 )
+from tests.fakes.memory_socket import MemorySocket
 
 __all__ = ["MemoryCall", "MemoryStore", "memory_call"]
 
@@ -79,28 +79,14 @@ class _NoModel(VoiceModel):
         """There is none: it has a thread."""
 
 
-class _Socket:
-    """A service's end of no network, in the place of `AgentSocket`."""
-
-    def __init__(
-        self,
-        call: "MemoryCall",
-        on_open: Callable[[], None],
-        on_message: Callable[[bytes], bool],
-        *_: object,
-        **__: object,
-    ) -> None:
+class _Socket(MemorySocket):
+    def __init__(self, call: "MemoryCall", *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self._call = call
-        self._on_message = on_message
         self._loop = asyncio.get_running_loop()
-        self._end: asyncio.Future[int] = self._loop.create_future()
-        self.is_open = True
 
-    def send_control(self, message: bytes) -> bool:
+    def take(self, asked: FromMediad) -> None:
         """Answer it."""
-        asked = service.from_mediad(message)
-        assert asked is not None
-        assert not isinstance(asked, Malformed)
         self._call.asked.append(asked)
         if isinstance(asked, Start):
             self._call.sockets[asked.role] = self
@@ -113,25 +99,9 @@ class _Socket:
             else:
                 for message in messages:
                     self._loop.call_soon(self.deliver, message)
-        return True
-
-    def deliver(self, *messages: bytes) -> None:
-        """Take what a service says, unless the connection has ended."""
-        for message in messages if self.is_open else ():
-            self._on_message(message)
 
     def send_audio(self, frame: bytes) -> None:
         """Hear it."""
-
-    def close(self) -> None:
-        """End."""
-        self.is_open = False
-        if not self._end.done():
-            self._end.set_result(1000)
-
-    async def closed(self) -> int:
-        """Wait for the end."""
-        return await self._end
 
 
 class MemoryCall:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import serve
 
 from mediad.errors import ConfigError
@@ -83,6 +83,23 @@ async def api() -> AsyncIterator[FakeApi]:
         yield api
 
 
+async def speak(websocket: ClientConnection, pcm: bytes) -> None:
+    """Send 16 kHz audio as mediad does, in frames of 20 ms."""
+    for start in range(0, len(pcm), 640):
+        frame = AudioFrame(pcm[start : start + 640], AGENT_RATE_HZ, 1)
+        await websocket.send(service.encode(frame))
+
+
+async def hear(websocket: ClientConnection) -> FromService:
+    """Return the next that the service says."""
+    message = await websocket.recv()
+    assert isinstance(message, bytes)
+    part = service.from_service(message)
+    assert part is not None
+    assert not isinstance(part, service.Malformed)
+    return part
+
+
 async def ask(
     role: Role, api: FakeApi, *requests: StoppedSpeaking | Generate | Text, pcm: bytes = b""
 ) -> list[FromService]:
@@ -93,18 +110,11 @@ async def ask(
         connect(url, compression=None) as websocket,
     ):
         await websocket.send(service.encode(Start(role, "a-call")))
-        for start in range(0, len(pcm), 640):
-            frame = AudioFrame(pcm[start : start + 640], AGENT_RATE_HZ, 1)
-            await websocket.send(service.encode(frame))
+        await speak(websocket, pcm)
         for request in requests:
             await websocket.send(service.encode(request))
         while len([part for part in read if isinstance(part, Done)]) < len(requests):
-            message = await websocket.recv()
-            assert isinstance(message, bytes)
-            part = service.from_service(message)
-            assert part is not None
-            assert not isinstance(part, service.Malformed)
-            read.append(part)
+            read.append(await hear(websocket))
     return read
 
 
@@ -322,17 +332,10 @@ async def test_the_end_of_a_turn_that_a_provider_finds_is_passed_on(api: FakeApi
     ):
         await websocket.send(service.encode(Start("stt", "a-call")))
         pcm = say("yes", quiet_s=0.4)
-        for start in range(0, len(pcm), 640):
-            frame = AudioFrame(pcm[start : start + 640], AGENT_RATE_HZ, 1)
-            await websocket.send(service.encode(frame))
+        await speak(websocket, pcm)
         await websocket.send(service.encode(StoppedSpeaking(1)))
         read: list[FromService] = []
         async with asyncio.timeout(20):
             while StoppedSpeaking() not in read:
-                message = await websocket.recv()
-                assert isinstance(message, bytes)
-                part = service.from_service(message)
-                assert part is not None
-                assert not isinstance(part, service.Malformed)
-                read.append(part)
+                read.append(await hear(websocket))
     assert any(isinstance(part, Transcription) and part.text == "yes" for part in read)

@@ -52,7 +52,7 @@ with 1008. One that tells every word and every state sends a tenth.
 
 READ_BUFFER_BYTES = 2 * 1024
 """picows' buffer of a connection at first, its least: a frame of 20 ms and more. It grows by itself
-for who sends faster; 16 KiB, the default, is a third of what a call takes.
+for who sends faster. Of its default, 16 KiB, each call had all in memory.
 """
 
 # What one agent that does not read can cost is the sum of these, MAX_CONTROL_BYTES and one frame:

@@ -19,41 +19,26 @@ from mediad.config import Settings
 from mediad.metrics import Metrics
 from mediad.wire import service
 from mediad.wire.frames import AudioFrame
-from mediad.wire.service import Done, FromService, Ready, Role, Start, Voice
+from mediad.wire.service import Done, FromMediad, FromService, Ready, Role, Start, Voice
 from tests import virtual_time
+from tests.fakes.memory_socket import MemorySocket
 
 TIMEOUT_S = 2.0
 BUDGET_S = 3.0
 SOUND = AudioFrame(b"\0\1" * 800, 8000, 1)
 
 
-class Socket:
+class Socket(MemorySocket):
     """A service that is ready, and says nothing else by itself."""
 
-    def __init__(self, _: object, on_message: Callable[[bytes], bool], *__: object, **___: object):
-        self._on_message = on_message
-        self._end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self.is_open = True
-
-    def send_control(self, message: bytes) -> bool:
-        """Take what is asked."""
-        if isinstance(service.from_mediad(message), Start):
+    def take(self, asked: FromMediad) -> None:
+        """Be ready."""
+        if isinstance(asked, Start):
             asyncio.get_running_loop().call_soon(self.say, Ready(8000))
-        return True
 
     def say(self, what: FromService) -> None:
         """Say something."""
-        self._on_message(service.encode(what))
-
-    def close(self) -> None:
-        """End."""
-        self.is_open = False
-        if not self._end.done():
-            self._end.set_result(1000)
-
-    async def closed(self) -> int:
-        """Wait for the end."""
-        return await self._end
+        self.deliver(service.encode(what))
 
 
 class Heard:
