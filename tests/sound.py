@@ -1,5 +1,6 @@
 """Test tones, G.711 of our own (so that mediad's is not its own witness), and tone measuring."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +31,15 @@ def _expand_alaw() -> NDArray[np.int16]:
 
 _ULAW = _expand_ulaw()
 _ALAW = _expand_alaw()
-_ULAW_ORDER = np.argsort(_ULAW, kind="stable")
+
+
+def _nearest(pcm: bytes, values: NDArray[np.int16]) -> bytes:
+    """Return for each s16le sample the code whose value is nearest."""
+    order = np.argsort(values, kind="stable")
+    ordered = values[order].astype(np.int32)
+    middles = (ordered[:-1] + ordered[1:]) / 2
+    samples = np.frombuffer(pcm, "<i2").astype(np.int32)
+    return order[np.searchsorted(middles, samples)].astype(np.uint8).tobytes()
 
 
 def decode_ulaw(data: bytes) -> bytes:
@@ -45,10 +54,22 @@ def decode_alaw(data: bytes) -> bytes:
 
 def encode_ulaw(pcm: bytes) -> bytes:
     """Return for each s16le sample the µ-law byte whose value is nearest."""
-    samples = np.frombuffer(pcm, "<i2").astype(np.int32)
-    values = _ULAW[_ULAW_ORDER].astype(np.int32)
-    middles = (values[:-1] + values[1:]) / 2
-    return _ULAW_ORDER[np.searchsorted(middles, samples)].astype(np.uint8).tobytes()
+    return _nearest(pcm, _ULAW)
+
+
+def encode_alaw(pcm: bytes) -> bytes:
+    """Return for each s16le sample the A-law byte whose value is nearest."""
+    return _nearest(pcm, _ALAW)
+
+
+class Law(NamedTuple):
+    """One of G.711's."""
+
+    encode: Callable[[bytes], bytes]
+    decode: Callable[[bytes], bytes]
+
+
+G711 = {"ulaw": Law(encode_ulaw, decode_ulaw), "alaw": Law(encode_alaw, decode_alaw)}
 
 
 def tone(hz: float, seconds: float, rate_hz: int, amplitude: float = 10_000.0) -> bytes:

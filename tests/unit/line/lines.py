@@ -143,3 +143,15 @@ def line_at(core: type[Line], caller_rate_hz: int, codec: str = "slin") -> Line:
     kind = AUDIO_KIND_OF_RATE[caller_rate_hz]
     line.receive_caller(audio_message(kind, bytes(caller_rate_hz // 50 * 2)), 0.0)
     return line
+
+
+def hear(core: type[Line], samples: Samples, rate_hz: int) -> Samples:
+    """Return what the agent hears of a caller."""
+    return uplink(new_line(core), caller_messages(samples, AUDIO_KIND_OF_RATE[rate_hz]))
+
+
+def say(core: type[Line], samples: Samples, rate_hz: int, caller_rate_hz: int = 8000) -> Samples:
+    """Return what the caller hears of an agent."""
+    line = line_at(core, caller_rate_hz)
+    line.receive_agent(agent_message(samples, rate_hz), 1.0)
+    return downlink(line)

@@ -1,7 +1,10 @@
-"""Measure a tone and what else there is."""
+"""Measure a tone and what else there is; a sweep, and a spectrum to compare it by."""
 
 import numpy as np
 from numpy.typing import NDArray
+
+_SWEEP_S = 2.0
+_FADE_S = 0.05  # a sweep that begins at once is also heard far from its frequencies
 
 
 def _fit(
@@ -29,3 +32,24 @@ def snr_db(samples: NDArray[np.int16], frequency_hz: float, rate_hz: int) -> flo
     """Return the tone's power over that of everything else."""
     amplitude, rest = _fit(samples, frequency_hz, rate_hz)
     return 10 * float(np.log10(amplitude**2 / 2 / np.mean(rest**2)))
+
+
+def sweep(first_hz: float, last_hz: float, rate_hz: int, peak: float) -> NDArray[np.int16]:
+    """Return 2 s of a sine that goes from one frequency to the other; it fades in and out."""
+    time = np.arange(int(rate_hz * _SWEEP_S)) / rate_hz
+    fade = np.minimum(1.0, np.minimum(time, _SWEEP_S - time) / _FADE_S)
+    cycles = first_hz * time + (last_hz - first_hz) / _SWEEP_S / 2 * time**2
+    return np.rint(peak * np.sin(np.pi / 2 * fade) ** 2 * np.sin(2 * np.pi * cycles)).astype("<i2")
+
+
+def levels_db(
+    samples: NDArray[np.int16], rate_hz: int, frequencies_hz: NDArray[np.int_]
+) -> NDArray[np.float64]:
+    """Return how much of whole frequencies a sweep has, on a scale that knows no rate."""
+    spectrum = np.abs(np.fft.rfft(samples, int(rate_hz * _SWEEP_S))) / rate_hz
+    return 20 * np.log10(spectrum[frequencies_hz * int(_SWEEP_S)])
+
+
+def peak_db(samples: NDArray[np.int16], peak: float) -> float:
+    """Return the level of the largest sample."""
+    return 20 * float(np.log10(np.maximum(np.abs(samples.astype(float)).max(), 1e-9) / peak))
