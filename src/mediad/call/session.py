@@ -138,11 +138,13 @@ class Session:
         # The link knows the session: a cycle would keep the call, and its queued audio, until the
         # garbage collector comes, which is seldom.
         link, self._link, self._pipeline = self._link, None, None
-        if link is not None:
-            await link.closed()
-        if self.path is not None:
-            self.path.close()
-            self.path = None
+        try:
+            if link is not None:
+                await link.closed()
+        finally:
+            if self.path is not None:
+                self.path.close()
+                self.path = None
 
     async def _wait_until_over(self) -> None:
         limit_s, cause = self._settings.audiosocket.max_call_s, "recovery_on_timer_expiry"
