@@ -56,7 +56,7 @@ cdef Py_ssize_t _try_send(End *end, const unsigned char *data, Py_ssize_t size) 
     cdef ssize_t sent = send(end.fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL)
     if sent >= 0:
         return sent
-    if errno == EAGAIN or errno == EINTR or errno == ENOBUFS:
+    if errno == EAGAIN or errno == EINTR or errno == ENOBUFS or errno == ENOMEM:
         return 0
     end.error = errno
     return size
