@@ -181,6 +181,31 @@ async def test_what_one_process_stores_another_finds(server: RedisServer) -> Non
     await other.close()
 
 
+async def test_each_is_counted_once_until_the_key_ends(cache: Cache) -> None:
+    key, other = cache.keys.rate_limit("k1", "calls:create"), cache.keys.rate_limit("k1", "x:y")
+    counts = await asyncio.gather(*(cache.count(key) for _ in range(200)))
+    assert sorted(count.number for count in counts) == list(range(1, 201))
+    assert all(key.ttl_s - 60 < count.ends_in_s <= key.ttl_s for count in counts)
+    assert (await cache.count(other)).number == 1
+
+
+async def test_processes_count_together(server: RedisServer) -> None:
+    redis = config.Redis(url=SecretStr(server.url), timeout_s=10)
+    settings = config.Cache(prefix=uuid4().hex)
+    one, other = (open_cache(redis, settings, Metrics()) for _ in range(2))
+    key = one.keys.rate_limit("k1", "calls:create")
+    numbers = [(await cache.count(key)).number for cache in (one, other, other, one)]
+    assert numbers == [1, 2, 3, 4]
+    with server.client() as client:
+        client.pexpire(key.text, 2000)
+        ends_in_s = (await other.count(key)).ends_in_s  # counting on does not make it longer
+        client.delete(key.text)
+    assert ends_in_s <= 2
+    assert (await one.count(key)).number == 1
+    await one.close()
+    await other.close()
+
+
 async def test_every_key_in_redis_ends_when_it_should(server: RedisServer) -> None:
     """Those that the other tests have left, too."""
     settings = config.Cache(prefix=uuid4().hex, environment="test")
@@ -195,6 +220,8 @@ async def test_every_key_in_redis_ends_when_it_should(server: RedisServer) -> No
     ]
     await cache.set(keys[0], b"row")
     await cache.update({key: b"row" for key in keys[1:]})
+    keys.append(make.rate_limit("1", "calls:create"))
+    await cache.count(keys[-1])
     with server.client() as client:
         left = {text.decode(): client.ttl(text) for text in client.scan_iter(count=1000)}
     await cache.close()

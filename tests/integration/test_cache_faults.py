@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from mediad import config
 from mediad.cache import open_cache, redis
 from mediad.cache.cache import Cache
+from mediad.cache.counts import Count
 from mediad.metrics import Metrics
 from tests.own_stalls import no_longer_than
 from tests.redis_server import RedisServer, redis_server
@@ -252,6 +253,58 @@ async def test_connections_are_bounded(server: RedisServer, cache: Cache) -> Non
     assert len(clients) <= redis.MAX_CONNECTIONS + 2  # the probe's, and the one that counts
 
 
+# Counting
+
+
+async def test_count_goes_on_without_redis_from_what_was_last_known(
+    server: RedisServer, cache: Cache, metrics: Metrics
+) -> None:
+    key = cache.keys.rate_limit("k1", "calls:create")
+    with server.client() as client:
+        client.set(key.text, 40, ex=900)  # by others
+    assert (await cache.count(key)).number == 41
+    with server.frozen():
+        async with no_longer_than(3 * TIMEOUT_S):  # of 200
+            numbers = [(await cache.count(key)).number for _ in range(200)]
+        assert numbers == list(range(42, 242))
+        assert count(metrics, "errors_total", operation="count") == 1
+        assert count(metrics, "skipped_total", operation="count") == 199
+    await recovered(cache)
+    # The one that it did not answer in time may be counted.
+    assert (await cache.count(key)).number in (42, 43)
+
+
+async def test_nothing_is_counted_without_an_end(server: RedisServer, cache: Cache) -> None:
+    key = cache.keys.rate_limit("k1", "calls:create")
+    for delay in range(40):
+        counting = [asyncio.create_task(cache.count(key)) for _ in range(10)]
+        for _ in range(delay):
+            await asyncio.sleep(0)
+        for task in counting[::2]:
+            task.cancel()
+        done = await asyncio.gather(*counting, return_exceptions=True)
+        assert all(isinstance(one, (Count, asyncio.CancelledError)) for one in done)
+        with server.client() as client:
+            assert client.ttl(key.text) > 0 or not client.exists(key.text)
+            client.delete(key.text)
+
+
+@pytest.mark.parametrize("commands", [["+mget", "+set", "+del"], ["+@all", "-incr"]])
+async def test_who_may_not_count_in_redis_counts_alone(
+    commands: list[str], server: RedisServer, metrics: Metrics
+) -> None:
+    with server.client() as client:
+        client.acl_setuser("app", enabled=True, passwords=["+pw"], keys=["*"], commands=commands)
+        async with opened(f"redis://app:pw@127.0.0.1:{server.port}/0", metrics) as cache:
+            key = cache.keys.rate_limit("k1", "calls:create")
+            assert [(await cache.count(key)).number for _ in range(3)] == [1, 2, 3]
+            assert "refuses a command: " in (cache.problem or "")
+            assert count(metrics, "errors_total", operation="count") == 3
+            assert await cache.get(cache.keys.call("c1")) is None
+            assert count(metrics, "up") == 1
+            assert client.ttl(key.text) != -1
+
+
 # Full, or refusing
 
 
@@ -356,6 +409,7 @@ async def test_whatever_is_said_there_is_no_error(
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as listener:
         port = listener.sockets[0].getsockname()[1]
         async with opened(f"redis://127.0.0.1:{port}", metrics) as cache:
+            assert (await cache.count(cache.keys.rate_limit("k1", "calls:create"))).number == 1
             for _ in range(5):
                 assert await use(cache) == (None, False)
             assert problem in (cache.problem or "")

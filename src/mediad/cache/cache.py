@@ -4,11 +4,13 @@ No operation raises because of the cache: what cannot be read is a miss, what ca
 counted.
 """
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from prometheus_client import Counter
 
+from mediad.cache.counts import Count, Counts
 from mediad.cache.keys import Key, Keys
 from mediad.metrics import Metrics
 
@@ -24,10 +26,15 @@ class Cache(ABC):
     Args:
         keys: Makes the keys of what is in it; `Cache.keys`.
         metrics: Where this counts.
+        clock: Tells the time, in seconds.
     """
 
-    def __init__(self, keys: Keys, metrics: Metrics) -> None:
+    def __init__(
+        self, keys: Keys, metrics: Metrics, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.keys = keys
+        self._clock = clock
+        self._counts = Counts()
         self._reads = Counter(
             "mediad_cache_reads",
             "Keys looked up in the cache, by whether they were there",
@@ -80,6 +87,19 @@ class Cache(ABC):
         """
         return await self._change(values, gone, are_copies=False)
 
+    async def count(self, key: Key) -> Count:
+        """Count one more under a key, whose time begins with the first; no value is kept there.
+
+        All who share the cache count together. While it is away each goes on by itself, from what
+        was last known here.
+        """
+        shared = await self._count(key)
+        now = self._clock()
+        if shared is None:
+            return self._counts.add(key, now)
+        self._counts.put(key, shared, now)
+        return shared
+
     async def close(self) -> None:
         """End it; nothing may be asked of it from then on."""
         return
@@ -94,6 +114,10 @@ class Cache(ABC):
             values = {key: value for key, value in values.items() if key not in large}
             gone = [*gone, *large]
         return not (values or gone) or await self._write(values, gone, are_copies=are_copies)
+
+    async def _count(self, key: Key) -> Count | None:
+        """Count one more with all others; None where there are none, or they cannot be reached."""
+        return None
 
     @abstractmethod
     async def _read(self, keys: Sequence[Key]) -> list[bytes | None]:

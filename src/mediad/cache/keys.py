@@ -1,7 +1,8 @@
 """Every key of the cache, and how long it is kept.
 
-All have one form, ``{prefix}:{environment}:{type}:{id}:{component}``. A `Key` brings its time to
-live with it, and a cache takes nothing but a `Key`: what has no end cannot be stored.
+All have one form, ``{prefix}:{environment}:{type}:{id}:{component}``; the name of an endpoint, as
+component, has a colon in it. A `Key` brings its time to live with it, and a cache takes nothing but
+a `Key`: what has no end cannot be stored.
 """
 
 import logging
@@ -89,6 +90,10 @@ class Keys:
     def speech(self, digest: str) -> Key:
         """A text as it is spoken, found by a hash of it and of how."""
         return self._key("tts", digest, "audio", _DAY_S)
+
+    def rate_limit(self, accesskey_id: str, endpoint: str) -> Key:
+        """How often an access key has asked an endpoint, as "calls:create", since it first did."""
+        return self._key("ratelimit", accesskey_id, endpoint, 15 * _MINUTE_S)
 
     def _key(self, type_: str, identifier: str, component: str, ttl_s: int) -> Key:
         # An id may come from outside, as a called number does: a colon in it must not make another

@@ -69,7 +69,7 @@ class MemoryCache(Cache):
         metrics: As for every cache.
         max_bytes: All that it may take beside speech, in bytes.
         max_speech_bytes: All that speech may take, in bytes.
-        clock: Tells the time, in seconds.
+        clock: As for every cache.
     """
 
     def __init__(
@@ -80,8 +80,7 @@ class MemoryCache(Cache):
         max_speech_bytes: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(keys, metrics)
-        self._clock = clock
+        super().__init__(keys, metrics, clock)
         self._room = _Room(max_bytes)
         self._speech_room = _Room(max_speech_bytes)
         self._evicted = Counter(

@@ -29,6 +29,7 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from mediad import config
 from mediad.cache.cache import Cache
+from mediad.cache.counts import Count
 from mediad.cache.keys import Key, Keys
 from mediad.errors import ConfigError
 from mediad.metrics import Metrics
@@ -54,7 +55,8 @@ T = TypeVar("T")
 class RedisCache(Cache):
     """Values in a Redis that other processes share. Make it on the loop it serves and `start` it.
 
-    Its user needs no more than MGET, SET and DEL; who may INFO, too, sees how many keys there are.
+    Its user needs no more than MGET, SET and DEL. Who may MULTI, EXEC, INCR and PTTL, too, shares
+    its counts; who may INFO sees how many keys there are.
 
     Args:
         settings: Where Redis is, with an url, and how long to wait for it.
@@ -157,6 +159,18 @@ class RedisCache(Cache):
             if answers is None:  # lost or cancelled on the way
                 self._owe((*values, *gone) if are_copies else gone)
         return answers is not None and self._check(answers, gone)
+
+    async def _count(self, key: Key) -> Count | None:
+        # As one: else the key might end after the SET, and INCR would make one without an end.
+        pipeline = self._client.pipeline(transaction=True)
+        pipeline.set(key.text, 0, ex=key.ttl_s, nx=True)
+        pipeline.incr(key.text)
+        pipeline.pttl(key.text)
+        answers = await self._ask("count", pipeline.execute)
+        if answers is None:
+            return None
+        _, number, ends_in_ms = answers
+        return Count(number, ends_in_ms / 1000)
 
     async def _ask(self, operation: str, command: Callable[[], Awaitable[T]]) -> T | None:
         """Return what Redis answers; None when it does not, or need not be asked."""

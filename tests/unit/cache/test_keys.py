@@ -23,11 +23,12 @@ KEYS = Keys("mediad", "prod")
         (KEYS.number("+4930901820"), "mediad:prod:number:+4930901820:config", 3600),
         (KEYS.speech("5f"), "mediad:prod:tts:5f:audio", 86_400),
         (KEYS.flow("f1"), "mediad:prod:flow:f1:definition", 3600),
+        (KEYS.rate_limit("k1", "calls:create"), "mediad:prod:ratelimit:k1:calls:create", 900),
     ],
 )
 def test_key_says_what_it_is_of_and_how_long_it_is_kept(key: Key, text: str, ttl_s: int) -> None:
     assert (key.text, key.ttl_s) == (text, ttl_s)
-    _, _, type_, _, component = text.split(":")
+    _, _, type_, _, component = text.split(":", 4)
     assert key.kind == f"{type_}:{component}"
 
 
