@@ -120,6 +120,7 @@ class Control:
             commands=self._commands,
             metrics=metrics,
             database=self._database,
+            cache=self._cache,
             reads=reads,
             sessions=sessions,
             readiness=self._readiness,

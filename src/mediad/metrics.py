@@ -76,6 +76,9 @@ class Metrics:
             "http_connections_closed", "HTTP connections refused or without a request", "reason"
         )
         self.http_answers = counter("http_answers", "Answers of the HTTP port", "status")
+        self.http_rate_limited = counter(
+            "http_rate_limited", "Requests refused by the limit of an endpoint", "endpoint"
+        )
         self.ticks_skipped = counter(
             "ticks_skipped", "20 ms that were never sent: the loop was late"
         )

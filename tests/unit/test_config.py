@@ -94,6 +94,8 @@ def test_every_setting_is_explained_in_the_code() -> None:
     [
         ("[http]\nport = 99999", "[http] port: Input should be less than or equal to 65535"),
         ("[http]\nprt = 1", "[http] prt: no such setting"),
+        ("[http]\nendpoint_limits = 5", "[http] endpoint_limits: "),
+        ("[http]\nendpoint_limits = {'webhooks:test' = -1}", "[http] endpoint_limits: "),
         ("[web]\nport = 1", "[web]: no such table"),
         ("http = 3", "[http]: "),
         ("[audiosocket]\ncodec = 'opus'", "[audiosocket] codec: "),
@@ -184,6 +186,18 @@ def test_what_is_no_toml_is_told(tmp_path: Path, content: bytes) -> None:
     assert refusal(path).startswith(f"{path}: is no TOML: ")
 
 
+def test_endpoints_that_are_not_named_keep_their_limits(tmp_path: Path) -> None:
+    path = settings_file(tmp_path, "[http]\nendpoint_limits = {'webhooks:test' = 5}")
+    limits = load_settings(path).http.endpoint_limits
+    assert limits == Settings().http.endpoint_limits | {"webhooks:test": 5}
+
+
+def test_unknown_endpoint_is_told_those_that_there_are(tmp_path: Path) -> None:
+    message = refusal(settings_file(tmp_path, "[http.endpoint_limits]\n'call:create' = 5"))
+    assert "[http] endpoint_limits: there is no 'call:create', only accesskeys:create, " in message
+    assert all(name in message for name in Settings().http.endpoint_limits)
+
+
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Settings().http.port = 1  # type: ignore[misc]
@@ -222,6 +236,12 @@ def test_empty_list_in_the_environment(monkeypatch: pytest.MonkeyPatch, value: s
 def test_table_in_the_environment_is_json(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEDIAD_AI__HEADERS", '{"Authorization": "Bearer sesame"}')
     assert load_settings().ai.headers["Authorization"].get_secret_value() == "Bearer sesame"
+
+
+def test_limits_in_the_environment_go_with_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDIAD_HTTP__ENDPOINT_LIMITS", '{"calls:create": 7}')
+    limits = load_settings().http.endpoint_limits
+    assert limits == Settings().http.endpoint_limits | {"calls:create": 7}
 
 
 def test_wrong_json_in_the_environment_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:

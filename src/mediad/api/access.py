@@ -81,8 +81,9 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         "address, or not for this customer",
     },
     429: {
-        "description": "Too many requests with this access key, or without a good one from this "
-        "address, in this minute",
+        "description": "Too many requests with this access key in this minute, or in 15 minutes to "
+        "an endpoint with a limit of its own; or without a good key from this address in this "
+        "minute",
         "headers": {
             "Retry-After": {"description": "In seconds", "schema": {"type": "integer"}},
         },

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from mediad.api.access import Access, Admin, check_role
+from mediad.api.endpoint_limits import limited
 from mediad.api.errors import ApiError, ErrorBody
 from mediad.api.lists import INVALID, NOT_FOUND, Id, ListOf, PageSize, PageToken, checking, found
 from mediad.api.services import Services, ServicesOf
@@ -49,7 +50,7 @@ class ShownAccessKey(AccessKey):
     key: str
 
 
-@router.post("", status_code=201, responses=INVALID)
+@router.post("", status_code=201, dependencies=[limited("accesskeys:create")], responses=INVALID)
 async def create_accesskey(
     new: NewAccessKey, access: Admin, services: ServicesOf
 ) -> ShownAccessKey:
@@ -82,7 +83,11 @@ async def get_accesskey(accesskey_id: Id, access: Admin, services: ServicesOf) -
     return await _get(services, access, accesskey_id)
 
 
-@router.post("/{accesskey_id}/rotate", responses=NOT_FOUND | INVALID | _EXPIRED)
+@router.post(
+    "/{accesskey_id}/rotate",
+    dependencies=[limited("accesskeys:create")],
+    responses=NOT_FOUND | INVALID | _EXPIRED,
+)
 async def rotate_accesskey(
     accesskey_id: Id, rotation: Rotation, access: Admin, services: ServicesOf
 ) -> ShownAccessKey:

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from mediad.api.access import Operator, Viewer
+from mediad.api.endpoint_limits import limited
 from mediad.api.errors import ApiError, ErrorBody, not_found
 from mediad.api.playing import read_playable
 from mediad.api.registering import CallView, NewCall, look, new_call, register, send
@@ -121,7 +122,12 @@ class Muting(BaseModel):
     what is played by the API."""
 
 
-@router.post("", status_code=201, responses=_COMMAND | {503: {"model": ErrorBody}})
+@router.post(
+    "",
+    status_code=201,
+    dependencies=[limited("calls:create")],
+    responses=_COMMAND | {503: {"model": ErrorBody}},
+)
 async def register_call(new: NewCall, access: Operator, services: ServicesOf) -> CallView:
     """Register an inbound call. Its id is the UUID that its AudioSocket must bring, once and within
     60 s; then it is answered by the called number's agent as it is configured now.

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from mediad.api.access import Operator
 from mediad.api.calls import CallId
+from mediad.api.endpoint_limits import limited
 from mediad.api.errors import REASON_HEADER, ApiError, error_answer, not_found
 from mediad.api.registering import NewCall, register
 from mediad.api.services import Services, ServicesOf
@@ -74,6 +75,7 @@ _ANSWER: dict[int | str, dict[str, Any]] = {
 
 @router.post(
     "/calls",
+    dependencies=[limited("calls:create")],
     responses=_ANSWER,
     openapi_extra={
         "requestBody": {

@@ -1,5 +1,6 @@
 """What one client may take of the API: requests a minute, attempts with wrong keys, the size of
-its headers, and a place among the requests at work. For bodies see `bodies`.
+its headers, and a place among the requests at work. For bodies see `bodies`, for single endpoints
+`endpoint_limits`.
 """
 
 import asyncio

@@ -10,6 +10,7 @@ from starlette.requests import HTTPConnection
 from mediad.api.keyring import Keyring
 from mediad.bus.bus import Bus
 from mediad.bus.commands import Commands
+from mediad.cache.cache import Cache
 from mediad.config import Settings
 from mediad.metrics import Metrics
 from mediad.store.cached import CachedReads
@@ -29,6 +30,7 @@ class Services:
     """The way to live calls."""
     metrics: Metrics
     database: Database
+    cache: Cache
     reads: CachedReads
     sessions: Sessions
     readiness: Callable[[], Mapping[str, str]]

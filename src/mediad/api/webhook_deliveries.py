@@ -6,6 +6,7 @@ from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel
 
 from mediad.api.access import Operator, Viewer
+from mediad.api.endpoint_limits import limited
 from mediad.api.errors import ApiError, ErrorBody, not_found
 from mediad.api.services import ServicesOf
 from mediad.store import webhook_deliveries, webhooks
@@ -58,7 +59,12 @@ async def get_delivery(delivery_id: DeliveryId, access: Viewer, services: Servic
     return _found(row, delivery_id)
 
 
-@router.post("/{delivery_id}/redeliver", status_code=202, responses=_NOT_FOUND | _CONFLICT)
+@router.post(
+    "/{delivery_id}/redeliver",
+    status_code=202,
+    dependencies=[limited("webhook_deliveries:redeliver")],
+    responses=_NOT_FOUND | _CONFLICT,
+)
 async def redeliver(delivery_id: DeliveryId, access: Operator, services: ServicesOf) -> Delivery:
     """Send an event again, whatever became of it, within a second or two; under the same
     ``webhook-id``, and with eight attempts again.

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mediad.api.access import Admin, Operator, Viewer
+from mediad.api.endpoint_limits import limited
 from mediad.api.errors import ApiError, ErrorBody, not_found
 from mediad.api.services import ServicesOf
 from mediad.store import webhook_deliveries, webhooks
@@ -153,7 +154,12 @@ async def rotate_secret(
     return SecretWebhook(**_found(row, webhook_id).model_dump(), secret=secret)
 
 
-@router.post("/{webhook_id}/test", status_code=202, responses=_NOT_FOUND | _CONFLICT)
+@router.post(
+    "/{webhook_id}/test",
+    status_code=202,
+    dependencies=[limited("webhooks:test")],
+    responses=_NOT_FOUND | _CONFLICT,
+)
 async def test_webhook(webhook_id: WebhookId, access: Operator, services: ServicesOf) -> Delivery:
     """Send an event of the type ``test`` within a second or two. The delivery says what became of
     it.

@@ -12,9 +12,10 @@ from mediad.config.checks import check_agent_url
 from mediad.config.http import Http, Log, Webhooks
 from mediad.config.settings import ENV_PREFIX, Settings, load_settings
 from mediad.config.store import Cache, Database, Journal, Redis
-from mediad.config.types import Secret
+from mediad.config.types import ENDPOINT_LIMITS, LimitedEndpoint, Secret
 
 __all__ = [
+    "ENDPOINT_LIMITS",
     "ENV_PREFIX",
     "Ai",
     "AudioSocket",
@@ -22,6 +23,7 @@ __all__ = [
     "Database",
     "Http",
     "Journal",
+    "LimitedEndpoint",
     "Llm",
     "Log",
     "Pipeline",

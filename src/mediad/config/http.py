@@ -4,7 +4,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mediad.config.types import AllOrNetworks, Host, Networks, Port, Table
+from mediad.config.types import (
+    ENDPOINT_LIMITS,
+    AllOrNetworks,
+    EndpointLimits,
+    Host,
+    Networks,
+    Port,
+    Table,
+)
 
 __all__ = ["Http", "Log", "Webhooks"]
 
@@ -26,6 +34,10 @@ class Http(Table):
     """
     max_requests_per_minute: Annotated[int, Field(ge=0)] = 6000
     """Requests a minute with one access key; one more gets 429. 0 is no limit."""
+    endpoint_limits: EndpointLimits = ENDPOINT_LIMITS
+    """Requests in 15 minutes with one access key to single endpoints, by ``{resource}:{action}``;
+    one more gets 429. 0 is no limit. What is not named has its default.
+    """
     max_running: Annotated[int, Field(ge=1, le=10_000)] = 64
     """Requests of the API at work at once; 100 more wait, and what comes then gets 503."""
 

@@ -3,7 +3,7 @@
 import json
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic_settings import NoDecode
@@ -11,9 +11,12 @@ from pydantic_settings import NoDecode
 from mediad.config.checks import check_agent_url, check_headers
 
 __all__ = [
+    "ENDPOINT_LIMITS",
     "AllOrNetworks",
+    "EndpointLimits",
     "Headers",
     "Host",
+    "LimitedEndpoint",
     "Networks",
     "Port",
     "Prompts",
@@ -22,6 +25,22 @@ __all__ = [
     "Table",
     "Urls",
 ]
+
+LimitedEndpoint = Literal[
+    "accesskeys:create", "calls:create", "webhook_deliveries:redeliver", "webhooks:test"
+]
+
+ENDPOINT_LIMITS: dict[LimitedEndpoint, int] = {
+    # Keys are made by people. Rotating one makes one, too.
+    "accesskeys:create": 100,
+    # As many as `audiosocket.max_calls` takes of half a minute each, one after the other; all of
+    # them may begin at once. What asks for more has gone wrong, as a dialplan in a loop does.
+    "calls:create": 30_000,
+    # After an outage a program may go through thousands.
+    "webhook_deliveries:redeliver": 10_000,
+    "webhooks:test": 100,
+}
+"""Requests in 15 minutes with one access key, where the settings say nothing else."""
 
 _SECRET_FILE = "file:"
 _MAX_SECRET_BYTES = 64 * 1024
@@ -46,6 +65,16 @@ def _bool_or_words(value: object) -> object:
 def _json(value: object) -> object:
     """Let a table also be written as JSON, for the environment."""
     return _from_json(value) if isinstance(value, str) else value
+
+
+def _complete(value: object) -> object:
+    """Let the endpoints that are not named keep their limits."""
+    limits = _json(value)
+    if not isinstance(limits, dict):
+        return limits
+    if unknown := [name for name in limits if name not in ENDPOINT_LIMITS]:
+        raise ValueError(f"there is no {unknown[0]!r}, only {', '.join(ENDPOINT_LIMITS)}")
+    return {**ENDPOINT_LIMITS, **limits}
 
 
 def _from_json(text: str) -> object:
@@ -106,6 +135,11 @@ Headers = Annotated[
     dict[str, Secret], NoDecode, BeforeValidator(_json), AfterValidator(_check_headers)
 ]
 """Of a request."""
+
+EndpointLimits = Annotated[
+    dict[LimitedEndpoint, Annotated[int, Field(ge=0)]], NoDecode, BeforeValidator(_complete)
+]
+"""Requests by endpoint."""
 
 Prompts = Annotated[dict[_PromptName, Path], NoDecode, BeforeValidator(_json)]
 """WAV files by name."""

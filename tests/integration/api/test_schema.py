@@ -17,6 +17,7 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events, from_schema
 
 from mediad import config
+from mediad.config import ENDPOINT_LIMITS
 from tests.integration.api.calls_client import Telephony, open_telephony
 from tests.integration.api.everything import (
     CUSTOMER_URL,
@@ -57,7 +58,8 @@ async def test_every_answer_is_as_the_schema_says(
     settings: config.Database, tmp_path: Path
 ) -> None:
     async with settings_with_agent(tmp_path) as wanted:
-        http = wanted.http.model_copy(update={"max_requests_per_minute": 0})
+        off = {"max_requests_per_minute": 0, "endpoint_limits": dict.fromkeys(ENDPOINT_LIMITS, 0)}
+        http = wanted.http.model_copy(update=off)
         made = wanted.model_copy(update={"http": http, "database": settings})
         async with open_telephony(made) as telephony, live_call(telephony, "+4930333") as live:
             kept = await make_everything(telephony, "+4930111")
