@@ -56,7 +56,7 @@ struct call {
     int64_t window_first, window_end; /* frames that are measured */
     int64_t message_at;    /* when the last message came; 0 before the first */
     int64_t first_message_at; /* in the window */
-    int64_t window_messages;
+    int64_t window_messages, window_missing;
     int64_t quiet;         /* silent frames since the last one with a stamp */
     int64_t sent_at[STAMP_WRAP], echoed_at[STAMP_WRAP], seen[STAMP_WRAP];
     size_t have;
@@ -331,13 +331,19 @@ static void note_message(struct call *call, int64_t now)
     call->message_at = now;
 }
 
-/* How many of the messages that were due in the window never came; an agent's may be of any size. */
-static int64_t missing_messages(const struct call *call)
+/* Count the messages that were due by now and did not come; on the way only what is sure, whatever
+ * the jitter of the last one. An agent's may be of any size. */
+static void count_missing(struct call *call, int is_over)
 {
-    if (!call->window_messages || route == WS)
-        return 0;
-    const int64_t wanted = (call->message_at - call->first_message_at + PTIME_NS / 2) / PTIME_NS + 1;
-    return wanted > call->window_messages ? wanted - call->window_messages : 0;
+    if (!measuring || !call->window_messages || route == WS)
+        return;
+    const int64_t since = call->message_at - call->first_message_at;
+    const int64_t wanted = is_over ? (since + PTIME_NS / 2) / PTIME_NS + 1 : since / PTIME_NS;
+    const int64_t missing = wanted - call->window_messages;
+    if (missing > call->window_missing) {
+        COUNT(missing, (uint64_t)(missing - call->window_missing));
+        call->window_missing = missing;
+    }
 }
 
 static size_t take_audiosocket(struct call *call, int64_t now)

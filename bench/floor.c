@@ -4,7 +4,9 @@
  * One thread, one epoll. No pacing, no queue, no log, no reconnecting: a relay that one can use
  * must do more. The filters are mediad's own kernel and taps; fir_taps.h is written by build.py.
  *
- *   floor --agent HOST:PORT [--port N]
+ *   floor --agent HOST:PORT [--port N] [--grid US]
+ *
+ * It wakes up for what comes; with a grid at most so often, and takes all that has come by then.
  */
 #define _GNU_SOURCE
 #include <getopt.h>
@@ -18,6 +20,7 @@
 #define IN_SAMPLES 160  /* 20 ms of 8 kHz */
 #define OUT_SAMPLES 320 /* of 16 kHz */
 #define BUFFER 4096
+#define MAX_EVENTS 256
 
 enum { LISTENER, CALLER, AGENT };
 
@@ -200,19 +203,23 @@ static void accept_calls(int listener)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {{"agent", 1, 0, 'a'}, {"port", 1, 0, 'p'}, {0}};
-    struct epoll_event events[256];
-    int port = 0, option, listener;
+    static const struct option options[] = {
+        {"agent", 1, 0, 'a'}, {"port", 1, 0, 'p'}, {"grid", 1, 0, 'g'}, {0}};
+    struct epoll_event events[MAX_EVENTS];
+    int64_t grid_ns = 0, at = 0;
+    int port = 0, option, listener, count = 0;
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
         if (option == 'a' && parse_address(optarg, &agent_address))
             agent_host = optarg;
         else if (option == 'p')
             port = atoi(optarg);
+        else if (option == 'g')
+            grid_ns = atoi(optarg) * 1000;
         else
             agent_host = NULL, optind = argc;
     }
     if (!agent_host) {
-        fprintf(stderr, "usage: floor --agent HOST:PORT [--port N]\n");
+        fprintf(stderr, "usage: floor --agent HOST:PORT [--port N] [--grid US]\n");
         return 2;
     }
     raise_file_limit();
@@ -223,7 +230,12 @@ int main(int argc, char **argv)
     watch(epoll, EPOLL_CTL_ADD, listener, EPOLLIN, tag(LISTENER, 0));
     fprintf(stderr, "floor takes calls on 127.0.0.1:%d\n", port);
     for (;;) {
-        const int count = epoll_wait(epoll, events, 256, -1);
+        if (grid_ns && count < MAX_EVENTS) {
+            const int64_t now = now_ns();
+            at = at + grid_ns > now ? at + grid_ns : now;
+            sleep_until(at);
+        }
+        count = epoll_wait(epoll, events, MAX_EVENTS, grid_ns ? 0 : -1);
         for (int i = 0; i < count; i++) {
             const int kind = (int)(events[i].data.u64 >> 32), index = (int)events[i].data.u64;
             if (kind == LISTENER)

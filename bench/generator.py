@@ -11,19 +11,20 @@ from bench.build import Programs
 from bench.process import BenchError, favour
 from bench.targets import Target, read_metrics
 
-__all__ = ["Durations", "Result", "generate"]
+__all__ = ["Durations", "Result", "disagreements", "generate"]
 
 _SCRAPE_S = 15.0  # as often as Prometheus asks
 _SLACK_S = 60.0  # over what the generator itself allows
 
-# mediad's counters, and what the generator counted of the same.
+# What the generator counted, and mediad's counters of the same.
 _SAME = {
-    "mediad_caller_messages_total": "sent",
-    "mediad_agent_frames_sent_total": "agent_received",
-    "mediad_agent_frames_total": "agent_sent",
-    "mediad_played_frames_total": "received",
-    "mediad_underruns_total": "underruns",
-    "mediad_underrun_frames_total": "underrun_frames",
+    "sent": ("caller_messages",),
+    "agent_received": ("agent_frames_sent",),
+    "agent_sent": ("agent_frames",),
+    "received": ("played_frames",),
+    "underruns": ("underruns",),
+    "underrun_frames": ("underrun_frames",),
+    "lost": ("agent_audio_dropped_frames", "caller_audio_dropped_frames"),
 }
 _TOLERANCE = 0.01
 
@@ -94,6 +95,11 @@ class Result:
         return self.window[name] + self.disturbed[name]
 
     @property
+    def disturbed_share(self) -> float:
+        """Return how much of what was sent was sent near a standstill."""
+        return self.disturbed["sent"] / max(1, self.counted("sent"))
+
+    @property
     def broken(self) -> int:
         """Return how many frames did not come as they should have."""
         return _broken(self.window)
@@ -146,7 +152,7 @@ def generate(
     result = Result.parse(out)
     if target.http:
         after = read_metrics(target)
-        return Result.parse(out, tuple(_disagreements(before, after, result.total)))
+        return Result.parse(out, disagreements(before, after, result.total))
     return result
 
 
@@ -167,12 +173,14 @@ def _wait(process: subprocess.Popen[str], target: Target, limit_s: float) -> tup
     raise BenchError(f"the generator does not end against {target.kind}")
 
 
-def _disagreements(
+def disagreements(
     before: Mapping[str, float], after: Mapping[str, float], total: Mapping[str, int]
-) -> list[str]:
+) -> tuple[str, ...]:
+    """Return where mediad's counters, grown from before to after, are off by more than 1 %."""
     found = []
-    for name, ours in _SAME.items():
-        theirs = after[name] - before[name]
-        if abs(theirs - total[ours]) > _TOLERANCE * max(theirs, total[ours]):
-            found.append(f"{name} {theirs:.0f}, the generator {total[ours]} {ours}")
-    return found
+    for name, counters in _SAME.items():
+        samples = [f"mediad_{counter}_total" for counter in counters]
+        ours, theirs = total[name], sum(after[one] - before[one] for one in samples)
+        if abs(theirs - ours) > _TOLERANCE * max(theirs, ours):
+            found.append(f"{' and '.join(samples)} {theirs:.0f}, the generator {ours} {name}")
+    return tuple(found)

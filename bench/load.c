@@ -127,6 +127,12 @@ static void handle_events(void)
     } while (count == 512);
 }
 
+static void count_all_missing(int is_over)
+{
+    for (int i = 0; i < wanted_calls; i++)
+        count_missing(&calls[i], is_over);
+}
+
 static void send_due(int64_t now)
 {
     for (int i = 0; i < wanted_calls; i++)
@@ -142,7 +148,11 @@ static int64_t turn(void)
     at = at + grid_ns > before ? at + grid_ns : before; /* late: no turns to make up for */
     sleep_until(at);
     const int64_t now = now_ns();
-    look_for_standstill(now);
+    const int disturbs = look_for_standstill(now);
+    if (disturbs != is_disturbed) {
+        count_all_missing(0); /* those until now, under what was until now */
+        is_disturbed = disturbs;
+    }
     send_due(now);
     handle_events();
     return now;
@@ -229,10 +239,9 @@ static void open_window(void)
 
 static void close_window(void)
 {
-    for (int i = 0; i < wanted_calls; i++) {
-        COUNT(missing, (uint64_t)missing_messages(&calls[i]));
+    count_all_missing(1);
+    for (int i = 0; i < wanted_calls; i++)
         calls[i].window_end = calls[i].sent;
-    }
     measuring = 0;
 }
 

@@ -1,4 +1,6 @@
-"""Runs that count: long enough, the generator in time; of three the median stands."""
+"""Runs that count: long enough, the generator in time and the machine, too; of three the median
+stands.
+"""
 
 import json
 import re
@@ -6,7 +8,7 @@ import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +22,9 @@ __all__ = ["Bench", "Growth", "Measured", "Syscalls"]
 
 MAX_LATENESS_MS = 5.0
 """Of the generator, p99, in a run that counts."""
+
+MAX_DISTURBED = 0.05
+"""What a run that counts may have near standstills of the machine, of all frames."""
 
 RAMP_PER_S = 100
 WARM_S = 3.0
@@ -39,6 +44,8 @@ class Measured:
     kind: Kind
     calls: int
     runs: tuple[Result, ...]
+    flaws: tuple[str, ...] = ()
+    """Why no figure of these runs may be called reached."""
 
     def median(self, pick: Callable[[Result], float]) -> float:
         """Return the median of what is picked from each run."""
@@ -55,6 +62,8 @@ class Growth(NamedTuple):
 
     before: int
     after: int
+    finished: int
+    """Calls that have come and gone in between."""
     failed: int
 
 
@@ -80,11 +89,12 @@ class Bench:
     say: Callable[[str], None]
     journal: Path = CACHE / "runs.jsonl"
     """Every run as it was, also those that do not count."""
-    thrown_away: int = field(default=0, init=False)
+    thrown_away: list[str] = field(default_factory=list, init=False)
+    """Which runs of what, and why."""
     others: list[float] = field(default_factory=list, init=False)
     """What other programs took of the measured core, in each run that counts."""
-    remarks: list[str] = field(default_factory=list, init=False)
-    """What a reader of the figures must know: too few runs, counters that disagree."""
+    flaws: list[str] = field(default_factory=list, init=False)
+    """Too few runs, failed calls, counters that disagree."""
     _known: dict[tuple[Kind, int], Measured] = field(default_factory=dict, init=False)
 
     def steady(self, kinds: Sequence[Kind], calls: int) -> dict[Kind, Measured]:
@@ -100,8 +110,6 @@ class Bench:
                 result = self._steady_once(kind, calls)
                 if self._counts(kind, calls, result):
                     good[kind].append(result)
-                else:
-                    self.thrown_away += 1
         for kind, runs in good.items():
             self._known[kind, calls] = self._judge(kind, calls, runs)
         return {kind: self._known[kind, calls] for kind in kinds}
@@ -134,12 +142,12 @@ class Bench:
             )
         grown = (result.rss_kib - empty) / calls
         self.say(f"{kind}: {grown:.1f} KiB a call with {calls} calls")
-        return Growth(empty, result.rss_kib, result.failed)
+        return Growth(empty, result.rss_kib, 0, result.failed)
 
     def slope(self, kind: Kind, first: int, all_: int, per_second: int) -> Growth:
         """Compare memory after some short calls with memory after many more."""
         with running(kind, self.programs, free_port(), self.cores[0]) as target:
-            sizes, failed = [], 0
+            sizes, finished, failed = [], 0, 0
             for total in (first, all_ - first):
                 options = ("--rate", str(per_second), "--total", str(total), "--hold", "100")
                 result = generate(
@@ -150,11 +158,12 @@ class Bench:
                     *options,
                     seconds=total / per_second,
                 )
+                finished += result.finished
                 failed += result.failed
                 time.sleep(_SETTLE_S)
                 sizes.append(target.rss_kib())
-                self.say(f"{kind}: {sizes[-1]} KiB after {total} calls, {failed} failed")
-        return Growth(sizes[0], sizes[1], failed)
+                self.say(f"{kind}: {sizes[-1]} KiB after {finished} calls, {failed} failed")
+        return Growth(sizes[0], sizes[1], finished, failed)
 
     def syscalls(self, kind: Kind) -> Syscalls:
         """Count what a program asks of the kernel for each frame, with strace: the difference of
@@ -209,18 +218,19 @@ class Bench:
 
     def _counts(self, kind: Kind, calls: int, result: Result) -> bool:
         self._note(kind, calls, result)
-        is_in_time = result.lateness.p99 < MAX_LATENESS_MS
+        fault = _fault(result)
         self.say(
             f"{kind}, {calls} calls: {result.cpu_ms_per_call_s:.3f} ms, uplink p99 "
             f"{result.uplink.p99:.2f} ms, jitter p99 {result.jitter.p99:.2f} ms, "
             f"{result.broken} broken, {result.failed} failed, "
             f"lateness p99 {result.lateness.p99:.2f} ms, {_standstills(result)}, others "
-            f"{result.others_of_core:.0%} of the core{'' if is_in_time else ': thrown away'}"
+            f"{result.others_of_core:.0%} of the core{f': thrown away, {fault}' if fault else ''}"
         )
-        if is_in_time:
+        if fault:
+            self.thrown_away.append(f"{kind}, {calls} calls: {fault}")
+        else:
             self.others.append(result.others_of_core)
-            self.remarks += [f"{kind}, {calls} calls: {line}" for line in result.disagreements]
-        return is_in_time
+        return not fault
 
     def _judge(self, kind: Kind, calls: int, runs: list[Result]) -> Measured:
         if not runs:
@@ -228,14 +238,31 @@ class Bench:
                 f"no run of {kind} with {calls} calls counts: the generator was always late; "
                 "is the machine busy with something else?"
             )
-        if len(runs) < self.runs:
-            few = f"only {len(runs)} of {self.runs} runs count"
-            self.remarks.append(f"{kind}, {calls} calls: {few}")
-        return Measured(kind, calls, tuple(runs))
+        flaws = [f"{kind}, {calls} calls: {flaw}" for flaw in _flaws(runs, self.runs)]
+        self.flaws += flaws
+        return Measured(kind, calls, tuple(runs), tuple(flaws))
 
     def _note(self, kind: Kind, calls: int, result: Result) -> None:
         with self.journal.open("a") as file:
             file.write(json.dumps({"kind": kind, "plan": calls, **asdict(result)}) + "\n")
+
+
+def _fault(result: Result) -> str:
+    """Return why a run does not count; nothing if it does."""
+    if result.lateness.p99 >= MAX_LATENESS_MS:
+        return f"the generator was late, p99 {result.lateness.p99:.1f} ms"
+    if result.disturbed_share > MAX_DISTURBED:
+        return f"{result.disturbed_share:.0%} of it near standstills of the machine"
+    return ""
+
+
+def _flaws(runs: Sequence[Result], wanted: int) -> Iterator[str]:
+    if len(runs) < wanted:
+        yield f"only {len(runs)} of {wanted} runs count"
+    if failed := sum(run.failed for run in runs):
+        yield f"{failed} calls failed"
+    for run in runs:
+        yield from run.disagreements
 
 
 def _standstills(result: Result) -> str:

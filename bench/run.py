@@ -8,11 +8,12 @@ import argparse
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.build import build
 from bench.figures import FIGURES, Limit, Row, measure_quick
-from bench.measure import MAX_LATENESS_MS, Bench
+from bench.measure import MAX_DISTURBED, MAX_LATENESS_MS, Bench
 from bench.process import BenchError, choose_cores
 from bench.table import describe_machine, render, summarise
 from bench.targets import Kind
@@ -50,6 +51,8 @@ def main() -> None:
     if counts and not options.only:
         _RESULTS.write_text(text + "\n")
         print(f"\nwritten to {_RESULTS}")
+    if counts and any(row.must and not row.must.is_reached for row in rows):
+        sys.exit('bench: a "must" is not reached: see above')
 
 
 def _parse_options() -> argparse.Namespace:
@@ -103,14 +106,16 @@ def _report(bench: Bench, rows: list[Row], floor: str, is_judged: bool) -> str:
         "\n".join(f"- {line}" for line in describe_machine(bench.cores)),
         "Slin 8 kHz from and to the caller, 16 kHz to and from an agent that echoes, 20 ms frames. "
         f"Each run is measured for {bench.seconds:.0f} s after 3 s of warm-up; of {bench.runs} "
-        f"runs the median stands. Thrown away because the generator was late (p99 of "
-        f"{MAX_LATENESS_MS:g} ms or more): {bench.thrown_away} runs. Broken frames are counted "
-        "outside of the machine's own standstills (15 ms and more) and the half second after "
-        f"each; those within are told apart. {_disturbance(bench)}".strip(),
+        f"runs the median stands. Broken frames are counted outside of the machine's own "
+        "standstills (15 ms and more) and the half second after each; those within are told apart. "
+        f"A run does not count when the generator was late (p99 of {MAX_LATENESS_MS:g} ms or more) "
+        f"or more than {MAX_DISTURBED:.0%} of it was near standstills. "
+        f"{_disturbance(bench)}".strip(),
         render(rows, is_judged),
         summarise(rows) if is_judged else "A short form: it decides nothing.",
         *([floor] if floor else []),
         _agreement(bench),
+        _listed("Runs that do not count:", bench.thrown_away) or "Every run counts.",
     ]
     return "\n\n".join(parts)
 
@@ -126,12 +131,15 @@ def _disturbance(bench: Bench) -> str:
 
 
 def _agreement(bench: Bench) -> str:
-    if not bench.remarks:
-        return "In all runs mediad's own counters agree with the callers' stamps within 1 %."
-    lines = "\n".join(f"- {line}" for line in bench.remarks)
-    return (
-        f"Runs that are missing, and counters of mediad that are off by more than 1 %:\n\n{lines}"
+    title = "Flaws; nothing that was measured with them is called reached:"
+    return _listed(title, bench.flaws) or (
+        "In all runs with a steady load mediad's own counters of frames, underruns and losses "
+        "agree with the callers' stamps within 1 %."
     )
+
+
+def _listed(title: str, lines: Sequence[str]) -> str:
+    return f"{title}\n\n" + "\n".join(f"- {line}" for line in lines) if lines else ""
 
 
 if __name__ == "__main__":

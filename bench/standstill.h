@@ -49,19 +49,19 @@ static void watch_measured_core(const int *core)
         pthread_detach(thread);
 }
 
-/* Ask in every turn of the loop, before anything is counted. */
-static void look_for_standstill(int64_t now)
+/* Ask in every turn of the loop, before anything is counted: do traces of a standstill show? */
+static int look_for_standstill(int64_t now)
 {
     static int64_t turned_at;
     const int64_t here = turned_at ? now - turned_at : 0, there = atomic_exchange(&core_still_ns, 0);
     const int64_t still = here > there ? here : there;
     turned_at = now;
     if (measuring && still >= STANDSTILL_NS) {
-        standstills += now >= still_until;
+        standstills++;
         longest_still_ns = still > longest_still_ns ? still : longest_still_ns;
         still_until = now + AFTER_IT_NS;
     }
-    is_disturbed = now < still_until;
+    return now < still_until;
 }
 
 #endif

@@ -38,19 +38,22 @@ def markdown(cells: Sequence[Sequence[str]]) -> str:
 
 
 def summarise(rows: Sequence[Row]) -> str:
-    """Say plainly what is not reached."""
+    """Say plainly what is not reached, and what stands in the way."""
     lines = []
     for word, missed in (
         ("must", [row for row in rows if row.must and not row.must.is_reached]),
         ("aim", [row for row in rows if row.aim and not row.aim.is_reached]),
     ):
         if not missed:
-            lines.append(f'Every "{word}" that was measured is reached.')
+            lines.append(f'- Every "{word}" is reached.')
         for row in missed:
             limit = row.must if word == "must" else row.aim
             assert limit is not None
             reached = f"{row.value} ({row.ratio:.2f} × floor)" if row.ratio else row.value
-            lines.append(f'"{word}" NOT reached: {row.figure}: {reached}, wanted {limit.text}')
+            why = f" {row.obstacle}" if word == "aim" and row.obstacle else ""
+            lines.append(
+                f'- "{word}" NOT reached: {row.figure}: {reached}, wanted {limit.text}.{why}'
+            )
     return "\n".join(lines)
 
 

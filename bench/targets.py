@@ -30,6 +30,8 @@ class Kind(StrEnum):
     """What can be measured."""
 
     FLOOR = "floor"
+    FLOOR_ON_GRID = "floor-on-grid"
+    """The floor, which wakes up every millisecond only, as mediad does with many calls."""
     MEDIAD = "mediad"
     MEDIAD_PYTHON = "mediad-python"
     """The line in Python, without the compiled core."""
@@ -114,7 +116,7 @@ def running(
 
 
 def read_metrics(target: Target) -> dict[str, float]:
-    """Return mediad's metrics without labels, by name.
+    """Return mediad's metrics by name; samples with labels are summed.
 
     Raises:
         BenchError: If they do not come: it is busy with more calls than its core carries.
@@ -124,14 +126,22 @@ def read_metrics(target: Target) -> dict[str, float]:
             text: str = answer.read().decode()
     except OSError as exc:
         raise BenchError(f"{target.kind} does not answer /metrics: {exc}") from exc
-    lines = (line.rpartition(" ") for line in text.splitlines() if "{" not in line)
-    return {name: float(value) for name, _, value in lines if not name.startswith("#")}
+    found: dict[str, float] = {}
+    for line in text.splitlines():
+        if line.startswith("# TYPE "):
+            found[line.split()[2]] = 0.0  # one with labels may have no sample yet
+        elif not line.startswith("#"):
+            sample, _, value = line.rpartition(" ")
+            name = sample.partition("{")[0]
+            found[name] = found.get(name, 0.0) + float(value)
+    return found
 
 
 def _command(kind: Kind, programs: Programs, agent_port: int) -> list[str]:
     match kind:
-        case Kind.FLOOR:
-            return [str(programs.floor), "--agent", f"127.0.0.1:{agent_port}"]
+        case Kind.FLOOR | Kind.FLOOR_ON_GRID:
+            grid = ["--grid", "1000"] if kind is Kind.FLOOR_ON_GRID else []
+            return [str(programs.floor), "--agent", f"127.0.0.1:{agent_port}", *grid]
         case Kind.THREADS:
             return [sys.executable, "-m", "bench.thread_server"]
         case Kind.PIPECAT:
