@@ -12,6 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from mediad import blot
 from mediad.api.http import HttpServer, make_app, make_metrics_app
 from mediad.api.services import Services
 from mediad.bus.bus import Bus
@@ -198,4 +199,6 @@ class Control:
         }
         if self._writer.rejected:
             problems["rejected_facts"] = f"{self._writer.rejected}: see `mediad journal status`"
-        return {part: problem for part, problem in problems.items() if problem} | self._failures
+        # Some are told in the database's words, and who may not see a secret may ask for them.
+        shown = {part: blot.blot(problem) for part, problem in problems.items() if problem}
+        return shown | self._failures

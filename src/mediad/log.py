@@ -1,7 +1,10 @@
 """Logging that never holds the event loop: a bounded queue, and one thread that writes.
 
-Full means: the record is dropped and counted. A message that repeats is written five times a
-minute; the rest is summed up in one line, ahead of the first one written after that minute.
+Full means: the record is dropped and counted. A warning that repeats is written five times a
+minute, information as often as a hundred calls a second need it; the rest is summed up in one line,
+ahead of the first one written after that minute. A message repeats when only its arguments differ.
+
+No secret of the settings is written, whoever has put it into a message.
 """
 
 import contextlib
@@ -18,13 +21,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from math import inf
 
+from mediad import blot
+
 __all__ = ["QUEUE_SIZE", "dropped_records", "logging_to", "set_level"]
 
 QUEUE_SIZE = 10_000
 """Records waiting for the thread; what comes beyond is dropped."""
 
-_REPEATS = 5
-_MAX_MESSAGES = 1_000
+_REPEATS = 5  # of a warning
+_INFORMED = 6_000  # of other messages: the start of a hundred calls a second, and their end
+_MAX_MESSAGES = 200  # that are told apart, more than we have; others count as one
+_OTHERS = "other messages"
 _WINDOW_S = 60.0
 _FLUSH_S = 2.0
 _STDERR = 2
@@ -33,37 +40,42 @@ _CALL_ID = re.compile(r"\bcall ([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\b")
 
 
 class RepeatFilter(logging.Filter):
-    """Pass each warning's message (before its arguments) five times a minute and count the rest."""
+    """Pass each message (before its arguments) so many times a minute and count the rest."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._counts: dict[str, int] = {}
+        self._counts: dict[tuple[int, str], int] = {}  # by level and message
         self._window_start = 0.0
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.levelno < logging.WARNING:
-            return True
-        key = str(record.msg)
+        key = (record.levelno, str(record.msg))
         if key not in self._counts and len(self._counts) >= _MAX_MESSAGES:
-            return True  # more different ones than a fault makes: the queue's size is the limit
+            key = (record.levelno, _OTHERS)
         if not self._counts:
             self._window_start = record.created
         count = self._counts[key] = self._counts.get(key, 0) + 1
-        if count == _REPEATS:
+        most = _most(record.levelno)
+        if count == most:
             record.msg = f"{record.getMessage()} (repeats: the rest of this minute is only counted)"
             record.args = ()
-        return count <= _REPEATS
+        return count <= most
 
-    def take_sums(self, now: float) -> list[str]:
-        """Return a line per message that was left out, once the minute is over; then start anew."""
+    def take_sums(self, now: float) -> list[tuple[int, str]]:
+        """Return level and line for each message that was left out, once the minute is over; then
+        start anew.
+        """
         if not self._counts or now - self._window_start < _WINDOW_S:
             return []
         counts, self._counts = self._counts, {}
         return [
-            f"{count - _REPEATS} more in a minute: {message}"
-            for message, count in counts.items()
-            if count > _REPEATS
+            (level, f"{count - _most(level)} more in a minute: {message}")
+            for (level, message), count in counts.items()
+            if count > _most(level)
         ]
+
+
+def _most(level: int) -> int:
+    return _REPEATS if level >= logging.WARNING else _INFORMED
 
 
 class ConsoleFormatter(logging.Formatter):
@@ -75,6 +87,10 @@ class ConsoleFormatter(logging.Formatter):
     def __init__(self) -> None:
         super().__init__(_CONSOLE_FORMAT)
         self.converter = time.gmtime
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Return the record's line. A message cannot begin another one."""
+        return blot.one_line(super().formatMessage(record))
 
 
 class JsonFormatter(ConsoleFormatter):
@@ -108,15 +124,15 @@ class _BoundedQueueHandler(logging.handlers.QueueHandler):
 
     def sum_up(self, now: float) -> None:
         """Write what the minute's repeats come to, if it is over."""
-        for text in self._repeats.take_sums(now):
-            self.emit(logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, None, None))
+        for level, text in self._repeats.take_sums(now):
+            self.emit(logging.LogRecord(__name__, level, __file__, 0, text, None, None))
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        """Make a copy that no longer depends on what happens after it."""
+        """Make a copy that no longer depends on what happens after it, and has no secrets."""
         record = copy.copy(record)
-        record.msg, record.args = record.getMessage(), None
+        record.msg, record.args = blot.blot(record.getMessage()), None
         if record.exc_info:
-            record.exc_text = ConsoleFormatter().formatException(record.exc_info)
+            record.exc_text = blot.blot(ConsoleFormatter().formatException(record.exc_info))
             record.exc_info = None
         return record
 

@@ -255,7 +255,7 @@ async def memory_call(
 
     async def dial(url: str, make_socket: Callable[[], Any], *_: object) -> Any:
         if ROLES[url] in call.refused:
-            return Refusal("refused", "it takes no call", True)
+            return Refusal("refused", True, "it takes no call")
         if call.connect_s:
             await asyncio.sleep(call.connect_s)
         return make_socket()

@@ -7,12 +7,17 @@ import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from mediad.api.accesskeys import ShownAccessKey
+from mediad.api.webhooks import SecretWebhook
 from mediad.config import Settings, load_settings
 from mediad.errors import ConfigError
+from mediad.store.accesskeys import AccessKey, WithKey
+from mediad.store.outbox import Target
 from tests.fakes.agent import RawConnection, raw_agent
 from tests.fakes.asterisk import AsteriskCall
 from tests.integration.daemon import running, settings
@@ -205,9 +210,10 @@ async def test_secrets_are_in_no_event(closed_port: int) -> None:
 
 def test_secrets_are_in_no_repr(tmp_path: Path, closed_port: int) -> None:
     wanted = secret_settings(tmp_path, closed_port)
+    headers = json.loads(wanted["ai__headers"])
     loaded = Settings.model_validate(
         {
-            "ai": {"headers": json.loads(wanted["ai__headers"])},
+            **{table: {"headers": headers} for table in ("ai", "stt", "llm", "tts")},
             "database": {"url": wanted["database__url"]},
             "redis": {"url": wanted["redis__url"]},
         }
@@ -215,6 +221,29 @@ def test_secrets_are_in_no_repr(tmp_path: Path, closed_port: int) -> None:
     for shown in (repr(loaded), str(loaded), loaded.model_dump_json()):
         assert "**********" in shown
         assert MARK not in shown
+
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+ROW = {"id": "1", "customer_id": "2", "name": ""} | dict.fromkeys(
+    ("tm_create", "tm_update", "tm_delete"), NOW
+)
+KEY_ROW = ROW | {"role": "root", "prefix": "mk_", "allowed_ips": None, "tm_expire": None}
+WEBHOOK_ROW = ROW | {"detail": "", "status": "active", "url": "https://host/", "events": []}
+
+
+@pytest.mark.parametrize(
+    "holder",
+    [
+        WithKey(AccessKey.model_validate(KEY_ROW), MARK),
+        ShownAccessKey.model_validate(KEY_ROW | {"key": MARK}),
+        SecretWebhook.model_validate(WEBHOOK_ROW | {"secret": MARK}),
+        Target("https://host/", (MARK, MARK)),
+    ],
+    ids=lambda holder: type(holder).__name__,
+)
+def test_what_holds_a_key_or_a_webhooks_secret_does_not_show_it(holder: object) -> None:
+    assert MARK not in repr(holder)
+    assert MARK not in str(holder)
 
 
 def check_config(environment: dict[str, str], *arguments: str | Path) -> tuple[int, str]:
@@ -253,6 +282,7 @@ def test_secrets_are_masked_in_check_config(
         ("ai__agent_url", f"http://127.0.0.1/?key={MARK}"),
         ("ai__agent_url", f"ws://key:{MARK}@127.0.0.1/"),
         ("ai__agent_url", f"ws://127.0.0.1/{{other}}?key={MARK}"),
+        ("ai__agent_url", f"ws://key:{MARK}/x@127.0.0.1/"),
     ],
 )
 def test_wrong_secret_is_refused_without_being_shown(name: str, value: str) -> None:

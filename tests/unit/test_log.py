@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from mediad import log
+from mediad.config.types import Secret
 
 logger = logging.getLogger("mediad.test")
 
@@ -106,7 +108,7 @@ def test_json_is_one_object_a_line(capfd: pytest.CaptureFixture[str]) -> None:
     }
 
 
-@pytest.mark.parametrize("message", ["call %s: started", "agent reports an error (call %s)"])
+@pytest.mark.parametrize("message", ["call %s: started", "a fault (call %s)"])
 def test_json_has_the_call(message: str, capfd: pytest.CaptureFixture[str]) -> None:
     with log.logging_to("info", "json"):
         logger.info(message, CALL_ID)
@@ -141,7 +143,7 @@ from mediad.log import dropped_records, logging_to
 with logging_to("info"):
     began = time.monotonic()
     for number in range(30_000):
-        logging.getLogger("mediad.test").info("line %d %s", number, "x" * 100)
+        logging.getLogger("mediad.test").info(f"line {number % 6} %d %s", number, "x" * 100)
     print(time.monotonic() - began, dropped_records(), flush=True)
 """
 
@@ -235,13 +237,52 @@ def test_different_messages_do_not_count_together() -> None:
     assert repeats.take_sums(now=100.0) == []
 
 
-def test_information_is_never_left_out() -> None:
+def test_start_and_end_of_a_hundred_calls_a_second_are_written_and_more_are_counted() -> None:
     repeats = log.RepeatFilter()
-    assert all(repeats.filter(record("call", at=1.0, level=logging.INFO)) for _ in range(100))
+    for message in ("call %s: started", "call %s: ended"):
+        calls = [record(message, number, at=1.0, level=logging.INFO) for number in range(7_000)]
+        assert [repeats.filter(call) for call in calls] == [True] * 6_000 + [False] * 1_000
+    assert repeats.take_sums(now=100.0) == [
+        (logging.INFO, "1000 more in a minute: call %s: started"),
+        (logging.INFO, "1000 more in a minute: call %s: ended"),
+    ]
 
 
-def test_number_of_counted_messages_is_bounded() -> None:
+def test_different_messages_without_end_are_few_lines_and_are_counted() -> None:
     repeats = log.RepeatFilter()
-    for number in range(10_000):
-        assert repeats.filter(record(f"fault {number}", at=1.0))
-    assert len(repeats._counts) <= 1_000
+    passed = sum(repeats.filter(record(f"fault {number}", at=1.0)) for number in range(10_000))
+    assert passed == 200 + 5
+    assert repeats.take_sums(now=100.0) == [
+        (logging.WARNING, "9795 more in a minute: other messages")
+    ]
+    assert repeats.filter(record("fault", at=101.0))
+
+
+# What peers have put into it
+
+
+def test_message_cannot_begin_a_line_on_the_console(capfd: pytest.CaptureFixture[str]) -> None:
+    with log.logging_to("info"):
+        logger.warning(
+            "it says %s", "x\n2026-01-01T00:00:00.000Z INFO    mediad: all is well\r\x1b[2J"
+        )
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.endswith(
+        r"it says x\n2026-01-01T00:00:00.000Z INFO    mediad: all is well\r\x1b[2J"
+    )
+
+
+@pytest.mark.parametrize("format", ["console", "json"])
+def test_secret_of_a_setting_is_in_no_line(format: str, capfd: pytest.CaptureFixture[str]) -> None:
+    TypeAdapter(Secret).validate_python("Bearer 0123456789abcdef")
+    with log.logging_to("info", format):
+        for _ in range(8):
+            logger.warning("it says %s", "0123456789abcdef")
+        logger.warning(f"it says {'0123456789abcdef'} %d", 1)
+        try:
+            raise ValueError("0123456789abcdef")
+        except ValueError:
+            logger.exception("it says")
+    written = capfd.readouterr().err
+    assert "ValueError: **********" in written
+    assert "0123456789" not in written

@@ -126,5 +126,5 @@ class DialOut:
         self.reject() if answer.is_final else self.skip()
         self._metrics.agent_connects.labels(answer.outcome).inc()
         # The cause stands in the message itself: the log counts repeats of each on its own.
-        logger.warning(f"agent at %s: {answer.why.replace('%', '%%')}", shown(url))
+        logger.warning(f"agent at %s: {answer.why}", shown(url), *answer.said)
         return None

@@ -35,10 +35,14 @@ class Refusal(NamedTuple):
 
     outcome: str
     """What it is counted as."""
-    why: str
-    """The same in words; what a peer has said in it is short and quoted."""
     is_final: bool
     """Whether this address need not be asked again."""
+    why: str
+    """The same in words, to be filled in with the rest: the log counts repeats by them, so nothing
+    in them is a peer's.
+    """
+    said: tuple[object, ...] = ()
+    """What is filled in; a peer's words are short and quoted."""
 
 
 class Addresses:
@@ -153,25 +157,26 @@ def _refusal(exc: WSHandshakeError) -> Refusal:
     we sent, and that holds a key.
     """
     if exc.response is None:
-        return Refusal("bad_handshake", "its answer is no HTTP", False)
+        return Refusal("bad_handshake", False, "its answer is no HTTP")
     status = exc.response.status
     is_final = status in _FINAL_STATUS
     if status in _REDIRECTS:
-        why = f"it answers {int(status)}, and redirects are not followed"
-        return Refusal("redirect", why, is_final)
+        why = "it answers %d, and redirects are not followed"
+        return Refusal("redirect", is_final, why, (status,))
     if status != 101:
-        return Refusal(str(int(status)), f"it answers {int(status)}", is_final)
+        return Refusal(str(int(status)), is_final, "it answers %d", (status,))
     what = exc if isinstance(exc, WSInvalidHeaderError) else "its headers are wrong"
-    return Refusal("bad_handshake", f"its answer is no WebSocket: {what}", is_final)
+    return Refusal("bad_handshake", is_final, "its answer is no WebSocket: %s", (what,))
 
 
 def _failure(exc: Exception, url: str) -> Refusal:
     """Explain that there was no answer."""
     if isinstance(exc, TimeoutError):
-        return Refusal("timeout", "no answer in time", False)
+        return Refusal("timeout", False, "no answer in time")
     if isinstance(exc, ssl.SSLError):
-        return Refusal(*cause_of(exc), False)
+        cause, why, said = cause_of(exc)
+        return Refusal(cause, False, why, (said,))
     if isinstance(exc, ConnectionResetError):
         hint = " (does it ask for ai.client_cert?)" if url.startswith("wss:") else ""
-        return Refusal("closed", f"it closes the connection within the handshake{hint}", False)
-    return Refusal("unreachable", f"cannot be reached: {exc}", False)
+        return Refusal("closed", False, f"it closes the connection within the handshake{hint}")
+    return Refusal("unreachable", False, "cannot be reached: %s", (exc,))

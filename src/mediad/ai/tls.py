@@ -44,9 +44,11 @@ def client_tls(settings: Ai) -> ssl.SSLContext:
     return context
 
 
-def cause_of(exc: ssl.SSLError) -> tuple[str, str]:
-    """Return what a refused handshake is counted as, and what is wrong in words."""
+def cause_of(exc: ssl.SSLError) -> tuple[str, str, str]:
+    """Return what a refused handshake is counted as, what is wrong in words with a %s, and what
+    that stands for.
+    """
     if isinstance(exc, ssl.SSLCertVerificationError):
         cause = _CAUSES.get(exc.verify_code, "tls_certificate")
-        return cause, f"its certificate is refused: {exc.verify_message}"
-    return "tls_handshake", f"TLS failed: {exc.reason or exc}"
+        return cause, "its certificate is refused: %s", exc.verify_message
+    return "tls_handshake", "TLS failed: %s", exc.reason or str(exc)

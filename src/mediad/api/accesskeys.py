@@ -47,7 +47,7 @@ class Rotation(BaseModel):
 class ShownAccessKey(AccessKey):
     """An access key with the key itself, which is shown this once."""
 
-    key: str
+    key: str = Field(repr=False)
 
 
 @router.post("", status_code=201, dependencies=[limited("accesskeys:create")], responses=INVALID)

@@ -64,7 +64,7 @@ class Rotation(BaseModel):
 class SecretWebhook(Webhook):
     """A webhook with its secret, which is shown this once."""
 
-    secret: str
+    secret: str = Field(repr=False)
 
 
 class WebhookList(BaseModel):

@@ -27,7 +27,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
-from mediad import config
+from mediad import blot, config
 from mediad.cache.cache import Cache
 from mediad.cache.counts import Count
 from mediad.cache.keys import Key, Keys
@@ -46,7 +46,6 @@ MAX_OWED = 10_000
 
 _PROBE_S = 1.0  # between two attempts while it is down
 _CHECK_S = 15.0  # between two looks at it while it is up
-_MAX_TEXT = 200  # characters of what Redis, or whoever it is, says
 _BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 T = TypeVar("T")
@@ -318,4 +317,4 @@ def _describe(options: Mapping[str, Any]) -> str:
 
 def _shorten(exc: BaseException) -> str:
     text = " ".join(str(exc).split()).rstrip(".") or type(exc).__name__
-    return text[:_MAX_TEXT]
+    return blot.words(text)

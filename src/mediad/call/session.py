@@ -15,6 +15,7 @@ import time
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
+from mediad import blot
 from mediad.ai.agent import AgentLink, Connector
 from mediad.ai.connect import CallInfo
 from mediad.bus.bus import Bus
@@ -426,8 +427,11 @@ class Session:
             self.on_speaking("caller" if event.who == "caller" else "agent", event.started)
         elif isinstance(event, rtvi.AgentError):
             self._metrics.agent_errors.inc()
-            self.facts.publish("agent_error", {"text": event.text, "fatal": event.fatal})
-            logger.warning("agent reports an error (call %s)", self.call.call_id)
+            said = {"text": blot.words(event.text), "fatal": event.fatal}
+            self.facts.publish("agent_error", said)
+            logger.warning(
+                "call %s: agent reports an error: %s", self.call.call_id, blot.quoted(event.text)
+            )
 
     def on_speaking(self, who: Who, started: bool) -> None:
         """Somebody has begun to speak, or stopped."""

@@ -44,7 +44,7 @@ def check_agent_url(url: str) -> None:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as exc:  # a port that is no port, brackets that do not match
-        raise ValueError(f"{shown!r}: {exc}") from exc
+        raise ValueError(f"{shown!r}: its port or its brackets are wrong") from exc
     if parts.scheme not in ("ws", "wss") or not parts.hostname or port == 0:
         raise ValueError(f"{shown!r} is no ws:// or wss:// address")
     if parts.username or parts.password:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic_settings import NoDecode
 
+from mediad import blot
 from mediad.config.checks import check_agent_url, check_headers
 
 __all__ = [
@@ -104,6 +105,11 @@ def _read_secret(value: object) -> object:
     return secret
 
 
+def _blot_out(secret: SecretStr) -> SecretStr:
+    blot.know(secret.get_secret_value())
+    return secret
+
+
 def _check_urls(urls: tuple[str, ...]) -> tuple[str, ...]:
     for url in urls:
         check_agent_url(url)
@@ -123,9 +129,9 @@ Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeVali
 AllOrNetworks = Annotated[
     bool | tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_bool_or_words)
 ]
-Secret = Annotated[SecretStr, BeforeValidator(_read_secret)]
-"""A setting that nobody may see: masked wherever settings are shown. ``file:/run/secrets/name``
-takes the content of that file, without the line's end.
+Secret = Annotated[SecretStr, BeforeValidator(_read_secret), AfterValidator(_blot_out)]
+"""A setting that nobody may see: masked wherever settings are shown, and blotted out of all that is
+logged. ``file:/run/secrets/name`` takes the content of that file, without the line's end.
 """
 
 Urls = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words), AfterValidator(_check_urls)]

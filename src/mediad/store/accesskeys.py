@@ -7,9 +7,10 @@ bcrypt is for passwords, which can be guessed; such a key cannot.
 import hashlib
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network, IPv6Network
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BeforeValidator, Field
 from sqlalchemy import func, select, update
@@ -95,11 +96,12 @@ class _Inserted(AccessKey):
     key_hash: str
 
 
-class WithKey(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class WithKey:
     """An access key's row, and the key that is not shown again."""
 
     row: AccessKey
-    key: str
+    key: str = field(repr=False)
 
 
 def hash_key(key: str) -> str:

@@ -6,7 +6,7 @@ none of them twice and leaves none out.
 """
 
 from collections.abc import Collection, Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from typing import Any, NamedTuple
@@ -87,7 +87,7 @@ class Target:
     """Where an active webhook is told."""
 
     url: str
-    secrets: tuple[str, ...]
+    secrets: tuple[str, ...] = field(repr=False)
     """The newest first."""
 
 

@@ -5,7 +5,7 @@ A secret is returned once, when it is made; rows that are read do not have it.
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
@@ -23,7 +23,6 @@ __all__ = [
     "TooManyWebhooks",
     "Webhook",
     "WebhookFields",
-    "WithSecret",
     "change",
     "create",
     "delete",
@@ -72,7 +71,7 @@ class WebhookFields(Fields):
 
 
 class _New(WebhookFields):
-    secret: str
+    secret: str = Field(repr=False)
     last_sequence: int
 
 
@@ -88,15 +87,8 @@ class Webhook(Row):
 
 
 class _Inserted(Webhook):
-    secret: str
+    secret: str = Field(repr=False)
     last_sequence: int
-
-
-class WithSecret(NamedTuple):
-    """A webhook, and the secret that is not shown again."""
-
-    webhook: Webhook
-    secret: str
 
 
 async def create(

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 
+from mediad import blot
 from mediad.ai.connect import CallInfo
 from mediad.ai.dial import Refusal, dial
 from mediad.ai.services.asked import Asked
@@ -24,8 +25,6 @@ MAX_BAD_MESSAGES = 10
 """Messages that break the protocol, over one connection; one more, and it is given up."""
 
 _GOOD_S = 5.0  # a connection that lasted so long was good, though nothing was answered over it
-
-_MAX_SHOWN = 200  # characters of what a service says is wrong
 
 Taker = Callable[["Connection", FromService | Malformed, bytes], bool]
 """Takes what a service said, and the message itself; returns whether it was wanted audio or text,
@@ -121,15 +120,15 @@ class Connection:
             async with asyncio.timeout(READY_S):
                 greeting = await self._greeting
         except TimeoutError:
-            return Refusal("not_ready", f"it is not ready within {READY_S:g} s", False)
+            return Refusal("not_ready", False, f"it is not ready within {READY_S:g} s")
         match greeting:
             case None:
-                return Refusal("closed", "it closes the connection before it is ready", False)
+                return Refusal("closed", False, "it closes the connection before it is ready")
             case Failure(_, code, message, retry):
-                told = f"{code[:_MAX_SHOWN]!r}: {message[:_MAX_SHOWN]!r}"
-                return Refusal("error", f"it reports an error, code {told}", not retry)
+                said = (blot.quoted(code), blot.quoted(message))
+                return Refusal("error", not retry, "it reports an error, code %s: %s", said)
             case Ready(protocol=protocol) if protocol != wire.PROTOCOL:
-                return Refusal("protocol", f"it speaks protocol {protocol}", True)
+                return Refusal("protocol", True, "it speaks protocol %d", (protocol,))
         return None
 
     def send(self, messages: Iterable[bytes]) -> None:

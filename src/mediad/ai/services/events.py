@@ -47,7 +47,7 @@ class Failed(NamedTuple):
     n: int
     why: Why
     message: str
-    """For the log; may be the service's own words."""
+    """For the log; the service's own words in it are short and quoted."""
     has_output: bool
     """Whether some of the answer has come."""
 

@@ -58,8 +58,7 @@ class Finder:
         service.has_failed(url)
         self._addresses.reject() if refusal.is_final else self._addresses.skip()
         # The cause stands in the message itself: the log counts repeats of each on its own.
-        why = refusal.why.replace("%", "%%")
-        logger.warning(f"{service.role} service at %s: {why}", shown(url))
+        logger.warning(f"{service.role} service at %s: {refusal.why}", shown(url), *refusal.said)
         return False
 
     def skip(self, connection: Connection) -> None:

@@ -15,6 +15,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 
+from mediad import blot
 from mediad.ai.connect import CallInfo
 from mediad.ai.dial import shown
 from mediad.ai.services.asked import MAX_REQUEST_S, Asked, Request, Verdict
@@ -212,10 +213,10 @@ class ServiceLink(ABC):
 
     def _take_failure(self, asked: Asked, failure: Failure) -> None:
         logger.warning(
-            "call %s: %s reports an error, code %r",
+            "call %s: %s reports an error, code %s",
             self._call.call_id,
             self._counts.name,
-            failure.code,
+            blot.quoted(failure.code),
         )
         request = asked.find(failure.n) if failure.n is not None else None
         if request is not None:
@@ -246,8 +247,7 @@ class ServiceLink(ABC):
         ):
             self._give_up(connection, "error")  # a number is good only once on a connection
         else:
-            message = f"{error.code}: {error.message}" if error is not None else done.reason
-            self._fail(request, "error", message)
+            self._fail(request, "error", done.reason if error is None else _words_of(error))
 
     def _tell_finished(
         self, connection: Connection, request: Request, done: Done, now: float
@@ -374,6 +374,10 @@ class ServiceLink(ABC):
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.closed()
+
+
+def _words_of(error: Failure) -> str:
+    return f"{blot.quoted(error.code)}: {blot.quoted(error.message)}"
 
 
 _LOSSES = {
