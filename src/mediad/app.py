@@ -79,7 +79,7 @@ class App:
             "log_dropped_records", "Log records that the full queue has dropped", dropped_records
         )
         self._speech_cache = SpeechCache(self._metrics)
-        self._shared = make_shared(settings, self._metrics, self._tls, self._speech_cache)
+        self._shared = make_shared(settings, self._metrics, self._tls.ours, self._speech_cache)
         prompt = load_prompt(settings.ai.unavailable_prompt, _PROMPT)
         self.calls = Registry(settings, self.bus, self._metrics, self._ticker, self._way_of, prompt)
         self._listener = AudioSocketListener(settings.audiosocket, self.calls, self._metrics)

@@ -135,7 +135,7 @@ async def _warm(
 ) -> None:
     metrics = Metrics()
     cache = open_cache(settings.redis, settings.cache, metrics)
-    service = make_services(settings, metrics, client_tls(settings.ai)).tts
+    service = make_services(settings, metrics, client_tls(settings.ai).ours).tts
     answers = _Answers()
     places = asyncio.Semaphore(_AT_ONCE)
     try:

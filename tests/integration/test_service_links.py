@@ -780,7 +780,7 @@ async def test_service_over_tls_is_trusted_by_the_same_authorities(tmp_path: Pat
     authority = Authority(tmp_path / "ca")
     stranger = Authority(tmp_path / "stranger")
     bench = Bench()
-    bench.tls = client_tls(config.Ai(ca_file=authority.certificate))
+    bench.tls = client_tls(config.Ai(ca_file=authority.certificate)).ours
     async with (
         FakeService("llm", tls=stranger.issue().server()) as bad,
         FakeService("llm", tls=authority.issue().server()) as good,

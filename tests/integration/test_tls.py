@@ -6,15 +6,17 @@ import ssl
 import subprocess
 from pathlib import Path
 from typing import Self
+from uuid import uuid4
 
 import pytest
 
 from mediad.ai.tls import client_tls
+from mediad.bus.commands import Expect
 from mediad.config import Ai
 from mediad.errors import ConfigError
 from tests.fakes.agent import AgentConnection, FakeAgent, RawConnection, raw_agent
 from tests.integration.certificates import Authority, Pair
-from tests.integration.daemon import running, settings
+from tests.integration.daemon import eventually, running, settings
 from tests.sound import tone
 
 CONNECTS = "mediad_agent_connects_total"
@@ -105,6 +107,35 @@ async def test_agent_that_asks_for_a_certificate_gets_ours(
             "client_key": client.key,
         },
     )
+
+
+@pytest.mark.parametrize("whose", ["ours", "a customer's"])
+async def test_only_our_own_agents_get_our_certificate(
+    whose: str, authority: Authority, client: Pair
+) -> None:
+    shown: list[bool] = []
+
+    async def script(connection: AgentConnection) -> None:
+        tls = connection.ws.transport.get_extra_info("ssl_object")
+        shown.append(bool(tls.getpeercert()))
+
+    server = authority.issue().server(asks_for=authority.certificate)
+    server.verify_mode = ssl.CERT_OPTIONAL
+    ai = {
+        "ca_file": authority.certificate,
+        "client_cert": client.certificate,
+        "client_key": client.key,
+    }
+    async with FakeAgent(script, tls=server) as agent:
+        ours = agent.url if whose == "ours" else "ws://127.0.0.1:9"
+        async with running(settings(ours, ai=ai)) as daemon:
+            call_id = uuid4()
+            config = {} if whose == "ours" else {"url": [agent.url]}
+            await daemon.app.commands.send(str(call_id), Expect("default", agent_config=config))
+            async with daemon.call(call_id) as call:
+                await daemon.event("agent_connected", call)
+                await eventually(lambda: shown != [])
+    assert shown == [whose == "ours"]
 
 
 # What is refused
@@ -248,7 +279,7 @@ def test_key_of_another_certificate_is_a_config_error(authority: Authority, clie
 def test_certificate_and_key_may_share_a_file(client: Pair, tmp_path: Path) -> None:
     both = tmp_path / "both.pem"
     both.write_bytes(client.certificate.read_bytes() + client.key.read_bytes())
-    assert client_tls(Ai(client_cert=both)).verify_mode == ssl.CERT_REQUIRED
+    assert client_tls(Ai(client_cert=both)).ours.verify_mode == ssl.CERT_REQUIRED
 
 
 def test_certificate_without_a_key_is_a_config_error(client: Pair) -> None:
@@ -264,8 +295,9 @@ def test_key_with_a_password_is_an_error_and_asks_nobody(client: Pair, tmp_path:
         client_tls(Ai(client_cert=client.certificate, client_key=locked))
 
 
-def test_context_checks_certificate_and_host_name(authority: Authority) -> None:
-    context = client_tls(Ai(ca_file=authority.certificate))
-    assert context.check_hostname
-    assert context.verify_mode == ssl.CERT_REQUIRED
-    assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
+def test_contexts_check_certificate_and_host_name(authority: Authority, client: Pair) -> None:
+    ai = Ai(ca_file=authority.certificate, client_cert=client.certificate, client_key=client.key)
+    for context in (*client_tls(Ai(ca_file=authority.certificate)), *client_tls(ai)):
+        assert context.check_hostname
+        assert context.verify_mode == ssl.CERT_REQUIRED
+        assert context.minimum_version >= ssl.TLSVersion.TLSv1_2

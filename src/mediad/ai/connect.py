@@ -4,7 +4,6 @@ What a closed connection means is ``ai.agent``'s business.
 """
 
 import logging
-import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from urllib.parse import quote
 
 from mediad.ai.dial import Addresses, SocketFactory, dial, shown
 from mediad.ai.socket import AgentSocket
-from mediad.ai.tls import client_tls
+from mediad.ai.tls import ClientTls, client_tls
 from mediad.bus.events import DEFAULT_CUSTOMER
 from mediad.config import Ai
 from mediad.errors import AgentUnavailable
@@ -52,14 +51,16 @@ class DialOut:
     """Reach one call's agent by its URLs; see `Addresses`."""
 
     def __init__(
-        self, settings: Ai, call: CallInfo, metrics: Metrics, tls: ssl.SSLContext | None
+        self, settings: Ai, call: CallInfo, metrics: Metrics, tls: ClientTls | None
     ) -> None:
         places = {"call_id": call.call_id, "from": call.source, "to": call.destination}
         quoted = {key: quote(value, safe="") for key, value in places.items()}
         urls = call.agent_url or settings.agent_url
         self._addresses = Addresses(url.format(**quoted) for url in urls)
-        # Headers with keys are for our own agents, not for wherever a customer's agents are.
-        headers = {} if call.agent_url else settings.headers
+        # Headers with keys, and our certificate, are for our own agents, not for wherever a
+        # customer's agents are.
+        is_ours = not call.agent_url
+        headers = settings.headers if is_ours else {}
         self._headers = {
             **{name: value.get_secret_value() for name, value in headers.items()},
             "X-Mediad-Call-Id": call.call_id,
@@ -71,7 +72,7 @@ class DialOut:
             },
         }
         self._metrics = metrics
-        self._tls = tls
+        self._tls = tls and (tls.ours if is_ours else tls.others)
 
     @property
     def token(self) -> str | None:

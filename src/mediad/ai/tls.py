@@ -1,11 +1,13 @@
 """TLS towards agents: the context for ``wss://``, and what a refusal is called."""
 
 import ssl
+from pathlib import Path
+from typing import NamedTuple
 
 from mediad.config import Ai
 from mediad.errors import ConfigError
 
-__all__ = ["cause_of", "client_tls"]
+__all__ = ["ClientTls", "cause_of", "client_tls"]
 
 # Verification results of OpenSSL (x509_vfy.h) by what an operator has to mend.
 _CAUSES = {
@@ -20,28 +22,46 @@ _CAUSES = {
 }
 
 
-def client_tls(settings: Ai) -> ssl.SSLContext:
-    """Return the TLS context for ``wss://``; it checks certificate and host name.
+class ClientTls(NamedTuple):
+    """The TLS contexts for ``wss://``; they check certificate and host name."""
+
+    ours: ssl.SSLContext
+    """For the addresses of the settings: who asks for ``client_cert`` there gets it."""
+    others: ssl.SSLContext
+    """For those that customers have set: nobody there gets to know who we are."""
+
+
+def client_tls(settings: Ai) -> ClientTls:
+    """Return what the settings ask for.
 
     Raises:
         ConfigError: If ``ca_file`` holds no certificates, or ``client_cert`` and ``client_key`` do
         not belong together.
     """
+    others = _context(settings)
+    if settings.client_cert is None:
+        return ClientTls(others, others)
+    ours = _context(settings)
+    _load_certificate(ours, settings.client_cert, settings.client_key)
+    return ClientTls(ours, others)
+
+
+def _context(settings: Ai) -> ssl.SSLContext:
     try:
-        context = ssl.create_default_context(cafile=settings.ca_file)
+        return ssl.create_default_context(cafile=settings.ca_file)
     except OSError as exc:  # ssl.SSLError is one
         raise ConfigError(f"[ai] ca_file: {settings.ca_file}: {exc}") from exc
-    if settings.client_cert is not None:
-        key = settings.client_key or settings.client_cert
-        try:
-            # With a password given, OpenSSL does not ask the terminal for that of a locked key.
-            context.load_cert_chain(settings.client_cert, settings.client_key, password="")
-        except OSError as exc:
-            raise ConfigError(
-                f"[ai] client_cert: {settings.client_cert} and the key in {key} cannot be used "
-                f"(a key must be without a password): {exc}"
-            ) from exc
-    return context
+
+
+def _load_certificate(context: ssl.SSLContext, certificate: Path, key: Path | None) -> None:
+    try:
+        # With a password given, OpenSSL does not ask the terminal for that of a locked key.
+        context.load_cert_chain(certificate, key, password="")
+    except OSError as exc:
+        raise ConfigError(
+            f"[ai] client_cert: {certificate} and the key in {key or certificate} cannot be used "
+            f"(a key must be without a password): {exc}"
+        ) from exc
 
 
 def cause_of(exc: ssl.SSLError) -> tuple[str, str, str]:

@@ -91,7 +91,8 @@ class Ai(Table):
     ca_file: Path | None = None
     """PEM file with the certificate authorities for wss://; the system's without one."""
     client_cert: Path | None = None
-    """PEM file with the certificate that mediad shows over wss:// to an agent that asks for it."""
+    """PEM file with the certificate that mediad shows over wss:// to an agent or a service of its
+    own settings that asks for it, as with ``headers``."""
     client_key: Path | None = None
     """PEM file with its key, without a password; it may also stand in ``client_cert``."""
 
