@@ -13,15 +13,19 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from pathlib import Path
 
+import pytest
+
+from mediad import log
 from tests.fakes.agent import AgentConnection, FakeAgent
 from tests.fakes.asterisk import AsteriskCall
-from tests.integration.daemon import eventually
+from tests.integration.daemon import eventually, running, settings
 from tests.mediad_process import run_mediad
 from tests.own_stalls import watch_own_loop
 from tests.sound import tone
 
 CALLS = 50
-SECONDS = 4.0
+SECONDS = 30.0
+QUEUE_SIZE = 200  # of 10,000: it is full within the test
 PIPE_BYTES = 4096  # what a pipe holds at least; one line of 50 calls' starts is more
 
 
@@ -55,6 +59,14 @@ async def is_ready(http_port: int) -> bool:
     return await asyncio.to_thread(ask)
 
 
+_PROGRAM = f"""
+from mediad import cli, log
+
+log.QUEUE_SIZE = {QUEUE_SIZE}
+cli.cli(["serve"])
+"""
+
+
 class Unheard:
     """A mediad whose log nobody reads."""
 
@@ -76,7 +88,7 @@ async def run_unheard(agent_url: str, directory: Path) -> AsyncIterator[Unheard]
     fcntl.fcntl(writes, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     audiosocket_port, http_port = free_port(), free_port()
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "mediad", "serve"),
+        *(sys.executable, "-c", _PROGRAM),
         env=os.environ
         | {
             "MEDIAD_AUDIOSOCKET__PORT": str(audiosocket_port),
@@ -125,6 +137,17 @@ async def flood(address: tuple[str, int], seconds: float, at_least: int = 0) -> 
     return made
 
 
+async def call_again(address: tuple[str, int], seconds: float) -> int:
+    """Make calls that end at once, one after the other: two lines each. Return how many."""
+    made = 0
+    end = asyncio.get_running_loop().time() + seconds
+    while asyncio.get_running_loop().time() < end:
+        async with AsteriskCall(address):
+            made += 1
+        await asyncio.sleep(0.05)
+    return made
+
+
 async def test_log_that_nobody_reads_disturbs_no_call(tmp_path: Path) -> None:
     async with FakeAgent(speak) as agent, run_unheard(agent.url, tmp_path) as mediad:
         async with watch_own_loop() as own, AsyncExitStack() as stack:
@@ -132,14 +155,19 @@ async def test_log_that_nobody_reads_disturbs_no_call(tmp_path: Path) -> None:
             for _ in range(CALLS):
                 call = AsteriskCall(mediad.audiosocket)
                 calls.append(await stack.enter_async_context(call))
-            assert await flood(mediad.audiosocket, SECONDS) > 100
+            bad, short = await asyncio.gather(
+                flood(mediad.audiosocket, SECONDS), call_again(mediad.audiosocket, SECONDS)
+            )
+            assert bad > 500
             await eventually(lambda: all(len(call.words) >= SECONDS * 15_900 for call in calls), 15)
             assert mediad.waiting_bytes >= PIPE_BYTES - 200  # no line more goes in
             after = await figures(mediad.http_port)
+        # Two lines a call; what does not fit into the queue and the pipe is lost, and nothing else.
+        assert after["mediad_log_dropped_records"] > 2 * short - QUEUE_SIZE - 100 > 100
         assert after["mediad_underruns_total"] == 0
         # The machine may hold it up for a moment; a log that blocks does for ever.
         assert after["mediad_ticks_skipped_total"] <= (5 + own.worst_s() / 0.02) * CALLS
-        assert after["mediad_calls_started_total"] == CALLS
+        assert after["mediad_calls_started_total"] == CALLS + short
         mediad.process.terminate()
         async with asyncio.timeout(10):
             assert await mediad.process.wait() == 0
@@ -155,6 +183,24 @@ async def test_flood_of_bad_connections_costs_few_lines_and_is_counted() -> None
     assert len(warnings) <= 2 * (5 + 1)  # two kinds: five lines and a sum each
     told = [int(found[1]) for line in warnings if (found := re.search(r"(\d+) more in", line))]
     assert sum(told) + 2 * 5 == made
+
+
+async def test_flood_of_calls_costs_few_lines_and_is_counted(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each with a UUID of its own, and gone at once: they are no bad connections."""
+    monkeypatch.setattr(log, "_INFORMED", 20)  # of 6,000
+    with log.logging_to("info"):
+        async with FakeAgent() as agent, running(settings(agent.url)) as daemon:
+            for _ in range(100):
+                async with daemon.call():
+                    pass
+            await daemon.event("call_hungup", number=99)
+    lines = capfd.readouterr().err.splitlines()
+    for what in ("started", "ended by"):
+        assert sum(re.search(rf": call [0-9a-f-]{{36}}: {what}", line) is not None for line in lines) == 20
+        assert sum(f"80 more in a minute: call %s: {what}" in line for line in lines) == 1
+    assert len([line for line in lines if " INFO " in line]) < 60
 
 
 async def test_log_as_json() -> None:

@@ -380,6 +380,49 @@ async def test_agent_asleep_for_30_seconds_hears_what_is_said_when_it_wakes(
         assert stale_s <= 4.1 + stalls_s  # two beats: that long mediad could not know
 
 
+async def _doze(agent: BlockingAgent, daemon: Daemon, stall_s: float) -> tuple[float, float]:
+    """Let an agent sleep, but not for so long that its connection is given up. Return how much of
+    what it then hears was said over 5 s ago, and how old the oldest audio is after that.
+    """
+    talk_s = 3.0
+    async with daemon.call() as call:
+        began = time.monotonic()
+        playing = asyncio.create_task(call.play(_numbered(int((stall_s + 2 * talk_s) / _PTIME_S))))
+        await asyncio.sleep(talk_s)
+        known = len(agent.audio)
+        agent.reads.clear()
+        await asyncio.sleep(began + talk_s + stall_s - time.monotonic())
+        agent.reads.set()
+        await playing
+        await asyncio.sleep(0.1)
+        assert daemon.events("agent_lost", call) == []
+    heard = [got for got in agent.audio[known:] if got.number >= 0]
+    ages = [got.at - began - _PTIME_S * got.number for got in heard]
+    stale = sum(age >= 5.0 for age in ages)
+    assert len(ages) - stale > 1 / _PTIME_S
+    return stale * _PTIME_S, max(ages[stale:])
+
+
+async def test_agent_asleep_for_9_seconds_hears_4_of_them_and_then_what_is_said(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its kernel had those 4 s before mediad could know: nobody can take them back."""
+    async with contextlib.AsyncExitStack() as stack:
+        started = {}
+        for way in ("pump", "tls", "picows"):
+            if way == "picows":
+                monkeypatch.setattr("mediad.call.registry.open_pump", lambda: None)
+            context = _with_agent(way, authority, Settings().ai.ping_s)
+            started[way] = await stack.enter_async_context(context)
+        own = await stack.enter_async_context(watch_own_loop())
+        slept = await asyncio.gather(*(_doze(*both, 9.0) for both in started.values()))
+        stalls_s = own.worst_s()
+    for way, (stale_s, age_s) in zip(started, slept, strict=True):
+        print(f"{way}: {stale_s:.2f} s from before, then {age_s:.2f} s old")
+        assert stale_s <= 4.1 + stalls_s
+        assert age_s < 1.0 + stalls_s
+
+
 # Agents that send too much, or nothing
 
 
