@@ -6,6 +6,7 @@ A slow query or a page of JSON takes its time there; audio, on the other loop, d
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
@@ -36,6 +37,7 @@ __all__ = ["Control"]
 logger = logging.getLogger(__name__)
 
 _CHECK_S = 10.0
+_TICK_S = 0.1
 _DRAIN_S = 5.0  # for the last facts to reach the database; they are safe in the journal anyway
 
 _WEBHOOKS_S = 2.0  # for requests that run; what is cut off is sent again after the next start
@@ -137,6 +139,7 @@ class Control:
         self._run("sessions", sessions.run())
         parts.push_async_callback(sessions.drain, _DRAIN_S)
         self._run("database", self._watch_database())
+        self._run("clock", self._measure_lag())
         webhooks = Deliverer(settings.webhooks, self._database, self._bus, metrics)
         self._run("webhooks", webhooks.run())
         parts.push_async_callback(webhooks.drain, _WEBHOOKS_S)
@@ -174,6 +177,12 @@ class Control:
         while True:
             await asyncio.sleep(_CHECK_S)
             await self._database.check()
+
+    async def _measure_lag(self) -> None:
+        while True:
+            due = time.monotonic() + _TICK_S
+            await asyncio.sleep(_TICK_S)
+            self._metrics.control_lag.observe(max(0.0, time.monotonic() - due))
 
     def _run(self, part: str, work: Coroutine[Any, Any, None]) -> None:
         async def run() -> None:

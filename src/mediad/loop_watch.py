@@ -8,7 +8,8 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import thread as thread_pool
 from math import inf
 from types import FrameType
 
@@ -24,6 +25,8 @@ STALL_S = 0.050
 _LOOK_AGAIN_S = 0.005  # for its end
 _MAX_STALL_S = 1.0  # then it is told though it lasts
 _MAX_FRAMES = 12
+_MAX_THREADS = 8
+_IDLE = (threading.__file__, thread_pool.__file__)
 
 
 class LoopWatch:
@@ -92,12 +95,17 @@ class LoopWatch:
         Args:
             due: When the loop should have come.
             was_late: Whether this thread was held up, too: by the machine, or by compiled code that
-                keeps the interpreter.
+                keeps the interpreter, of whatever thread.
 
         Returns:
             Whether the watch is over.
         """
-        stack = _stack(sys._current_frames().get(self._watched))
+        frames = sys._current_frames()
+        stack = _stack(frames.pop(self._watched, None))
+        if self._due() != due:
+            stack = "it got on before its stack could be read"
+        if was_late:  # then it may have waited for the interpreter, too, and another thread had it
+            stack += f"; other threads: {_others(frames)}"
         self._metrics.loop_stalls.inc()
         is_over = False
         while not is_over and self._due() == due and time.monotonic() - due < _MAX_STALL_S:
@@ -117,7 +125,22 @@ def _stack(frame: FrameType | None) -> str:
     """Return where a thread is, on one line, the innermost call last. No source is read for it."""
     calls: list[str] = []
     while frame is not None and len(calls) < _MAX_FRAMES:
-        code = frame.f_code
-        calls.append(f"{code.co_qualname} ({code.co_filename}:{frame.f_lineno})")
+        calls.append(_call(frame))
         frame = frame.f_back
     return " > ".join(reversed(calls))
+
+
+def _others(frames: Mapping[int, FrameType]) -> str:
+    """Return in which call each other thread is, but for those that wait for work."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    busy = [
+        f"{names.get(thread, thread)} in {_call(frame)}"
+        for thread, frame in frames.items()
+        if frame.f_code.co_filename not in _IDLE and thread != threading.get_ident()
+    ]
+    return ", ".join(busy[:_MAX_THREADS]) or "none is busy"
+
+
+def _call(frame: FrameType) -> str:
+    code = frame.f_code
+    return f"{code.co_qualname} ({code.co_filename}:{frame.f_lineno})"

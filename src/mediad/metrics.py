@@ -85,6 +85,11 @@ class Metrics:
         self.loop_stalls = counter(
             "event_loop_stalls", "Times that something held the media loop up for over 50 ms"
         )
+        self.control_lag = histogram(
+            "control_loop_lag_seconds",
+            "How late the loop of HTTP and the database woke up",
+            _LAG_BUCKETS,
+        )
         self.loop_lag = histogram(
             "event_loop_lag_seconds", "How late the media ticker woke up", _LAG_BUCKETS
         )

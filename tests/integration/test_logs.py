@@ -198,7 +198,10 @@ async def test_flood_of_calls_costs_few_lines_and_is_counted(
             await daemon.event("call_hungup", number=99)
     lines = capfd.readouterr().err.splitlines()
     for what in ("started", "ended by"):
-        assert sum(re.search(rf": call [0-9a-f-]{{36}}: {what}", line) is not None for line in lines) == 20
+        assert (
+            sum(re.search(rf": call [0-9a-f-]{{36}}: {what}", line) is not None for line in lines)
+            == 20
+        )
         assert sum(f"80 more in a minute: call %s: {what}" in line for line in lines) == 1
     assert len([line for line in lines if " INFO " in line]) < 60
 

@@ -1,10 +1,17 @@
-"""Agents of a soak: most of them talk, are interrupted and listen; some are faulty."""
+"""Agents of a soak: most of them talk, are interrupted and listen; some are faulty, from the
+handshake on.
+"""
 
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+
+from websockets.asyncio.server import ServerConnection
+from websockets.http11 import Request, Response
 
 from tests.fakes.agent import AgentConnection, FakeAgent
+from tests.half_open import vanish
 from tests.sound import tone
 
 __all__ = ["RandomAgent"]
@@ -13,16 +20,33 @@ _RATES_HZ = (8000, 16000, 24000, 48000)
 _TONES = {rate: tone(440, 2.0, rate) for rate in _RATES_HZ}
 _RECONNECTED = (1006, 1011, 1012)
 _FINAL = (1000, 1001, 4000)
+_REFUSALS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+_LONGEST_HANDSHAKE_S = 4.0  # longer than a call tries
+_FLOOD_MESSAGES = 2_000  # more than an agent may send in a second
+_GONE_S = 8.0  # longer than it takes until an agent that is gone is given up
 
 Ways = dict[Callable[[AgentConnection, random.Random], Awaitable[None]], int]
 
 
 class RandomAgent(FakeAgent):
-    """Each connection is one of `_WAYS`, by a seed. It keeps nothing of what is over."""
+    """Each connection is one of `_WAYS`, if it is not one of the tenth that fail within the
+    handshake; by a seed. It keeps nothing of what is over.
+    """
 
     def __init__(self, seed: int) -> None:
         super().__init__(self._behave)
         self._random = random.Random(seed)
+
+    async def _process_request(self, ws: ServerConnection, request: Request) -> Response | None:
+        rng = random.Random(self._random.random())
+        roll = rng.random()
+        if roll >= 0.1:
+            return None
+        if roll < 0.02:
+            await asyncio.sleep(rng.uniform(0, _LONGEST_HANDSHAKE_S))
+        elif roll < 0.04:
+            ws.transport.abort()
+        return ws.respond(rng.choice(_REFUSALS), "no\n")
 
     async def _behave(self, agent: AgentConnection) -> None:
         rng = random.Random(self._random.random())
@@ -78,4 +102,29 @@ async def _talk_nonsense(agent: AgentConnection, rng: random.Random) -> None:
     await _talk(agent, rng)
 
 
-_WAYS: Ways = {_talk: 12, _listen: 2, _leave: 3, _be_deaf: 2, _talk_nonsense: 1}
+async def _flood(agent: AgentConnection, rng: random.Random) -> None:
+    """Talk, and then send messages faster than anybody may: the connection is ended."""
+    await agent.say(_TONES[16000])
+    await asyncio.sleep(rng.uniform(0, 2))
+    for _ in range(_FLOOD_MESSAGES):
+        await agent.tell("bot-llm-text", text="x")
+
+
+async def _vanish(agent: AgentConnection, rng: random.Random) -> None:
+    """Talk, and be gone without a word: mediad finds out by its pings, and looks for another."""
+    await agent.say(_TONES[16000])
+    await asyncio.sleep(rng.uniform(0, 2))
+    vanish(agent.ws.transport.get_extra_info("socket"))
+    await asyncio.sleep(_GONE_S)
+    agent.ws.transport.abort()
+
+
+_WAYS: Ways = {
+    _talk: 12,
+    _listen: 2,
+    _leave: 3,
+    _be_deaf: 2,
+    _talk_nonsense: 1,
+    _flood: 1,
+    _vanish: 1,
+}

@@ -8,6 +8,7 @@ import pytest
 from mediad.config import load_settings
 from mediad.errors import ConfigError
 from mediad.line import CallerItem, Line
+from mediad.transport import proxy_protocol
 from mediad.wire import frames, rtvi
 from mediad.wire.audiosocket import HangUp, Parser, PeerError, Violation
 from mediad.wire.frames import BadFrame
@@ -73,6 +74,30 @@ def items_of(core: type[Line], data: bytes, step: int) -> list[CallerItem]:
 def test_caller_on_both_lines(sample: Sample, step: int) -> None:
     expected = items_of(python_line(), sample.data, step)
     assert items_of(compiled_line(), sample.data, step) == expected
+
+
+# A balancer's header
+
+
+def outcome_of_header(data: bytes) -> str:
+    """Return whom a connection is for that begins like this."""
+    try:
+        header = proxy_protocol.parse(data)
+    except proxy_protocol.ProxyHeaderError:
+        return "refused"
+    if header is None:
+        return "waits for more"
+    assert header.size <= len(data)
+    return header.address or "nobody"
+
+
+@each("proxy")
+def test_balancers_header(sample: Sample) -> None:
+    assert outcome_of_header(sample.data) == sample.outcome
+    in_bytes = [outcome_of_header(sample.data[:size]) for size in range(len(sample.data) + 1)]
+    decided = [outcome for outcome in in_bytes if outcome != "waits for more"]
+    # Nothing that comes after it is known changes it.
+    assert set(decided) == {sample.outcome} - {"waits for more"}
 
 
 # The agent's frames

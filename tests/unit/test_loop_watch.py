@@ -1,7 +1,9 @@
 """The watch over the media loop. The loop is this test's thread, its clock a number."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from math import inf
 
@@ -70,6 +72,43 @@ def test_stall_is_told_once_with_its_length_and_the_stack(caplog: pytest.LogCapt
     assert 150 < int(message.split(" ms")[0].rpartition(" ")[2]) < 400
     assert f"hold_up_the_loop ({__file__}:" in message.rpartition(" > ")[2]
     assert "\n" not in message
+
+
+def test_stack_that_was_read_too_late_is_not_told(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with watched() as loop:
+
+        def get_on(frame: object) -> str:
+            loop.due = time.monotonic() + 10
+            return "somebody else"
+
+        monkeypatch.setattr("mediad.loop_watch._stack", get_on)
+        loop.due = time.monotonic()
+        until(lambda: len(caplog.records) == 1)
+    message = caplog.records[0].getMessage()
+    assert "it got on before its stack could be read" in message
+    assert "somebody else" not in message
+
+
+def keep_the_interpreter() -> None:
+    sum(range(10_000_000))  # compiled code, and no thread gets its turn meanwhile
+
+
+def test_other_thread_that_keeps_the_interpreter_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    def is_told() -> bool:
+        """Which of the threads that wait goes on first is chance."""
+        thread = threading.Thread(target=keep_the_interpreter, name="hog")
+        thread.start()
+        loop.run(0.02)
+        thread.join()
+        messages = [record.getMessage() for record in caplog.records]
+        return any(f"hog in keep_the_interpreter ({__file__}:" in told for told in messages)
+
+    with watched() as loop, ThreadPoolExecutor(1) as pool:
+        pool.submit(bool).result()
+        until(is_told)
+    assert not any("ThreadPool" in record.getMessage() for record in caplog.records)
 
 
 def test_loop_that_gets_on_is_not_told_of(caplog: pytest.LogCaptureFixture) -> None:
