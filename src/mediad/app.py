@@ -25,7 +25,7 @@ from mediad.config import ENV_PREFIX, Settings
 from mediad.control import Control
 from mediad.errors import ConfigError
 from mediad.line import CORE
-from mediad.log import dropped_records, set_level
+from mediad.log import dropped_records, repeated_records, set_level
 from mediad.loop_watch import LoopWatch
 from mediad.media.resample import SAMPLE_RATES, filter_bank
 from mediad.memory import keep_little
@@ -77,6 +77,9 @@ class App:
         self._dial_in = None if settings.ai.agent_url else DialInServer(settings.ai, self._metrics)
         self._metrics.watch(
             "log_dropped_records", "Log records that the full queue has dropped", dropped_records
+        )
+        self._metrics.watch(
+            "log_repeated_records", "Log records told by their count alone", repeated_records
         )
         self._speech_cache = SpeechCache(self._metrics)
         self._shared = make_shared(settings, self._metrics, self._tls.ours, self._speech_cache)

@@ -23,7 +23,7 @@ from math import inf
 
 from mediad import blot
 
-__all__ = ["QUEUE_SIZE", "dropped_records", "logging_to", "set_level"]
+__all__ = ["QUEUE_SIZE", "dropped_records", "logging_to", "repeated_records", "set_level"]
 
 QUEUE_SIZE = 10_000
 """Records waiting for the thread; what comes beyond is dropped."""
@@ -44,6 +44,7 @@ class RepeatFilter(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
+        self.left_out = 0
         self._counts: dict[tuple[int, str], int] = {}  # by level and message
         self._window_start = 0.0
 
@@ -58,6 +59,7 @@ class RepeatFilter(logging.Filter):
         if count == most:
             record.msg = f"{record.getMessage()} (repeats: the rest of this minute is only counted)"
             record.args = ()
+        self.left_out += count > most
         return count <= most
 
     def take_sums(self, now: float) -> list[tuple[int, str]]:
@@ -122,6 +124,11 @@ class _BoundedQueueHandler(logging.handlers.QueueHandler):
         self.sum_up(record.created)
         return self._repeats.filter(record) and bool(super().handle(record))
 
+    @property
+    def repeated(self) -> int:
+        """How many records were left out since others like them had been written."""
+        return self._repeats.left_out
+
     def sum_up(self, now: float) -> None:
         """Write what the minute's repeats come to, if it is over."""
         for level, text in self._repeats.take_sums(now):
@@ -182,6 +189,11 @@ _handler: _BoundedQueueHandler | None = None
 def dropped_records() -> int:
     """Return how many records the full queue has dropped since logging began."""
     return _handler.dropped if _handler else 0
+
+
+def repeated_records() -> int:
+    """Return how many records are told by their count alone, since logging began."""
+    return _handler.repeated if _handler else 0
 
 
 def set_level(level: str) -> None:

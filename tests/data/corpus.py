@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 __all__ = ["FORMATS", "Sample", "samples"]
 
-FORMATS = ("audiosocket", "proxy", "frames", "http", "rtvi", "settings")
+FORMATS = ("audiosocket", "proxy", "frames", "http", "api", "rtvi", "settings")
 _ROOT = Path(__file__).with_name("fuzz")
 _ROW = re.compile(r"^\| `([^`]+)` \| [^|]+ \| ([^|]+) \|$", re.MULTILINE)
 

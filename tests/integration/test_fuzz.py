@@ -245,6 +245,23 @@ async def test_http_port_takes_the_corpus_and_lives() -> None:
     assert "src/mediad/" not in "".join(mediad.log)
 
 
+async def key_of(mediad: MediadProcess) -> bytes:
+    """Return the first access key."""
+    line = await mediad.wait_for_log("the first access key is in ")
+    path = Path(line.rpartition(" ")[2].strip())
+    return (await asyncio.to_thread(path.read_bytes)).strip()
+
+
+async def test_api_takes_the_corpus_from_who_has_a_key_and_lives() -> None:
+    async with FakeAgent() as agent, run_mediad(agent.url) as mediad:
+        key = await key_of(mediad)
+        for sample in samples("api"):
+            statuses = await statuses_of(mediad.http, sample.data.replace(b"@KEY@", key))
+            assert [*statuses, b"closed"][0].decode() == sample.outcome, sample.path
+        assert "200 OK" in await mediad.get("/readyz")
+    assert "src/mediad/" not in "".join(mediad.log)
+
+
 async def test_listener_takes_the_corpus_and_lives() -> None:
     async with FakeAgent() as agent, run_mediad(agent.url) as mediad:
         for sample in samples("audiosocket"):
@@ -259,12 +276,28 @@ async def test_listener_takes_the_corpus_and_lives() -> None:
     assert "Traceback" not in "".join(mediad.log)
 
 
+async def test_listener_behind_a_balancer_takes_the_corpus_and_lives() -> None:
+    good = next(sample.data for sample in samples("proxy") if sample.path.name == "tcp4.bin")
+    settings = {"audiosocket__proxy_protocol": "v2"}
+    async with FakeAgent() as agent, run_mediad(agent.url, **settings) as mediad:
+        for sample in samples("proxy"):
+            async with AsteriskCall(mediad.audiosocket, sends_uuid=False) as call:
+                call.send(sample.data)
+                await asyncio.sleep(0.02)
+        async with AsteriskCall(mediad.audiosocket, sends_uuid=False) as call:
+            call.send(good[:28] + uuid_message(call.call_id))
+            await call.hears(5)
+        metrics = await metrics_of(mediad)
+    refused = sum(sample.outcome == "refused" for sample in samples("proxy"))
+    assert metrics[_CLOSED % "bad_proxy_header"] == refused
+    assert "Traceback" not in "".join(mediad.log)
+
+
 async def test_http_port_takes_broken_requests_and_lives() -> None:
     rng = random.Random(3)
-    corpus = [sample.data for sample in samples("http") if len(sample.data) < 1000]
     statuses: set[bytes] = set()
 
-    async def fuzz(mediad: MediadProcess) -> None:
+    async def fuzz(mediad: MediadProcess, corpus: list[bytes]) -> None:
         for _ in range(HTTP_REQUESTS // _CONNECTIONS):
             data = bytearray(rng.choice(corpus))
             for _ in range(rng.randrange(1, 4)):
@@ -273,9 +306,12 @@ async def test_http_port_takes_broken_requests_and_lives() -> None:
             statuses.update(await statuses_of(mediad.http, bytes(data)))
 
     async with FakeAgent() as agent, run_mediad(agent.url) as mediad:
-        await asyncio.gather(*(fuzz(mediad) for _ in range(_CONNECTIONS)))
+        key = await key_of(mediad)
+        found = [sample.data for format in ("http", "api") for sample in samples(format)]
+        corpus = [data.replace(b"@KEY@", key) for data in found if len(data) < 1000]
+        await asyncio.gather(*(fuzz(mediad, corpus) for _ in range(_CONNECTIONS)))
         assert "200 OK" in await mediad.get("/readyz")
-    assert {b"200", b"400", b"404"} <= statuses
+    assert {b"200", b"201", b"400", b"404", b"422"} <= statuses
     assert not any(status.startswith(b"5") for status in statuses), statuses
     assert "src/mediad/" not in "".join(mediad.log)
 

@@ -21,6 +21,8 @@ async def test_call_ends_with_a_cause_of_its_own() -> None:
         assert end == ("caller", "network_out_of_order")
         await other.hears(5)
         assert daemon.app.calls.live == 1
+        ended = "mediad_calls_ended_total"
+        assert await daemon.metric(ended, by="caller", cause="network_out_of_order") == 1
 
 
 def test_by_default_it_is_found_within_half_a_minute() -> None:

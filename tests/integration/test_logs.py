@@ -196,6 +196,7 @@ async def test_flood_of_calls_costs_few_lines_and_is_counted(
                 async with daemon.call():
                     pass
             await daemon.event("call_hungup", number=99)
+            assert await daemon.metric("mediad_log_repeated_records") == 160
     lines = capfd.readouterr().err.splitlines()
     for what in ("started", "ended by"):
         assert (

@@ -5,12 +5,15 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
+import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed
 
+from mediad.blot import MASK
 from mediad.speech.roles import call
 from mediad.speech.roles.call import Answer, Refused, Request, Send, serve_call
+from mediad.speech.roles.choice import api_key_of
 from mediad.wire import service
 from mediad.wire.frames import AudioFrame, Interruption, Text
 from mediad.wire.service import Done, Failure, FromMediad, FromService, Ready, Start, Voice
@@ -95,6 +98,12 @@ async def test_a_bug_costs_one_answer_only() -> None:
         assert (failure.n, failure.code) == (1, "internal")
         assert done == Done(1, "error")
         assert second == [_AUDIO, Done(2)]
+
+
+def test_what_a_provider_says_goes_on_without_our_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-s3sam3-0123456789")
+    key = api_key_of("openai")
+    assert str(Refused("http_401", f"wrong key {key}")) == f"wrong key {MASK}"
 
 
 async def test_what_is_refused_says_whether_to_try_again() -> None:

@@ -246,6 +246,7 @@ def test_start_and_end_of_a_hundred_calls_a_second_are_written_and_more_are_coun
         (logging.INFO, "1000 more in a minute: call %s: started"),
         (logging.INFO, "1000 more in a minute: call %s: ended"),
     ]
+    assert repeats.left_out == 2_000
 
 
 def test_different_messages_without_end_are_few_lines_and_are_counted() -> None:

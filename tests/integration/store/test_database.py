@@ -35,8 +35,10 @@ def for_mariadb(url: str, **others: Any) -> config.Database:
 
 
 @asynccontextmanager
-async def opened(settings: config.Database) -> AsyncIterator[Database]:
-    database = Database(settings, Metrics())
+async def opened(
+    settings: config.Database, metrics: Metrics | None = None
+) -> AsyncIterator[Database]:
+    database = Database(settings, metrics or Metrics())
     try:
         await database.open()
         yield database
@@ -394,10 +396,14 @@ async def test_no_more_connections_than_the_pool_has(
 ) -> None:
     monkeypatch.setattr(engine, "_POOL_WAIT_S", 0.1)
     settings = for_mariadb(mariadb_url, pool_min=2, pool_max=3)
-    async with opened(settings) as database:
+    metrics = Metrics()
+    value_of = metrics.registry.get_sample_value
+    async with opened(settings, metrics) as database:
         async with database.read(), database.read(), database.read():
             with pytest.raises(DatabaseUnavailable, match="all connections are in use"):
                 await read_rows(database)
+            assert value_of("mediad_database_connections_used") == 3
+        assert value_of("mediad_database_failures_total") == 1
         name = mariadb_url.rpartition("/")[2]
         open_now = f"SELECT COUNT(*) FROM information_schema.processlist WHERE db = '{name}'"
         async with asyncio.timeout(10):

@@ -31,8 +31,13 @@ def path(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def opened(path: Path, max_bytes: int = MAX_BYTES, fsync: bool = False) -> Iterator[Journal]:
-    journal = Journal(path, max_bytes, fsync, Metrics())
+def opened(
+    path: Path,
+    max_bytes: int = MAX_BYTES,
+    fsync: bool = False,
+    metrics: Metrics | None = None,
+) -> Iterator[Journal]:
+    journal = Journal(path, max_bytes, fsync, metrics or Metrics())
     journal.open()
     try:
         yield journal
@@ -215,7 +220,8 @@ def test_full_file_fills_the_memory_and_then_facts_are_refused(
 ) -> None:
     monkeypatch.setattr(fact_queue, "MAX_QUEUED", 50)
     call = CallFacts()
-    with opened(path, max_bytes=5_000) as journal:
+    metrics = Metrics()
+    with opened(path, max_bytes=5_000, metrics=metrics) as journal:
         taken = []
         while journal.offer(event := call.said("hello")):
             taken.append(event)
@@ -223,6 +229,8 @@ def test_full_file_fills_the_memory_and_then_facts_are_refused(
         assert 5_000 <= journal.size_bytes < 5_500
         assert journal.queued == 50
         assert journal.refused == 1
+        refused = "mediad_journal_refused_facts_total"
+        assert metrics.registry.get_sample_value(refused, {"reason": "full"}) == 1
         assert journal.problem is not None
         assert "max_bytes" in journal.problem
         kept: list[Event] = []

@@ -12,6 +12,7 @@ from typing import Protocol
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
+from mediad import blot
 from mediad.wire import frames, service
 from mediad.wire.service import Done, Failure, Generate, Ready, Role, Start, StoppedSpeaking, Voice
 
@@ -32,10 +33,13 @@ Send = Callable[[service.FromService], Awaitable[None]]
 
 
 class Refused(Exception):
-    """A request cannot be answered; the peer gets a `Failure` and a `Done`."""
+    """A request cannot be answered; the peer gets a `Failure` and a `Done`.
+
+    The message may be a provider's, which knows our key for it: that is blotted out.
+    """
 
     def __init__(self, code: str, message: str, *, retry: bool = False) -> None:
-        super().__init__(message)
+        super().__init__(blot.blot(message))
         self.code = code
         self.retry = retry
 

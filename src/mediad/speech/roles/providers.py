@@ -6,6 +6,7 @@ import inspect
 import logging
 from typing import Any
 
+from mediad import blot
 from mediad.errors import ConfigError
 from mediad.speech.roles.call import OpenHandler
 from mediad.speech.roles.pipeline_roles import pipeline_service, spoken_language
@@ -94,7 +95,7 @@ def make_provider(
         return cls(**wanted)
     except Exception as exc:  # whatever a provider's library raises
         raise ConfigError(
-            f"{cls.__name__} cannot be made from a key, a model and a voice: {exc}"
+            f"{cls.__name__} cannot be made from a key, a model and a voice: {blot.blot(str(exc))}"
         ) from exc
 
 
