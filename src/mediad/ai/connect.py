@@ -72,7 +72,7 @@ class DialOut:
             },
         }
         self._metrics = metrics
-        self._tls = tls and (tls.ours if is_ours else tls.others)
+        self._tls = None if tls is None else tls.ours if is_ours else tls.others
 
     @property
     def token(self) -> str | None:
