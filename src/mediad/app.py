@@ -184,10 +184,8 @@ class App:
 
     async def _stop(self) -> None:
         self._is_ready = False
-        self._listener.stop()
         await self.calls.stop(_HANG_UP_S)
         self.commands.stop()
-        await self._listener.closed()
         self._shared.model.close()
         self._watch.stop()
         self._ticker.stop()
@@ -197,6 +195,7 @@ class App:
             await self._control.stop()
         finally:
             await asyncio.to_thread(self._journal.close, _CLOSE_S)
+            await self._listener.stop()  # last: until here who connects gets 0x00
             self._systemd.close()
 
     def _way_of(self, call: CallInfo, on_token: Callable[[str], None]) -> Connector | Shared:

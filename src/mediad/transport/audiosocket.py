@@ -72,8 +72,16 @@ class AudioSocketListener:
         host, port = sockets[0].getsockname()[:2]
         return host, port
 
-    def stop(self) -> None:
-        """Listen no more, and send away who has not said yet which call it is."""
+    async def stop(self) -> None:
+        """Give Asterisk a moment to close its connections, then listen no more. Until then whoever
+        comes is answered: to be refused would hang the caller up.
+        """
+        for connection in list(self._connections):
+            if not connection.has_call:
+                connection.hang_up()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_WAIT_S):
+                await self._is_idle.wait()
         for acceptor in self._acceptors:
             acceptor.stop()
         self._acceptors = []
@@ -86,14 +94,6 @@ class AudioSocketListener:
         if settings.max_connects_per_s != self.settings.max_connects_per_s:
             self._rate = SourceRate(settings.max_connects_per_s)
         self.settings = settings
-
-    async def closed(self) -> None:
-        """Wait until Asterisk has closed its connections; do not wait for long."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_STOP_WAIT_S):
-                await self._is_idle.wait()
-        for connection in list(self._connections):
-            connection.cut()
 
     def _accepted(self, sock: socket.socket, address: str) -> None:
         """Take a connection, or send it away while that costs least: nothing is made for it yet."""
