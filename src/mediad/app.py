@@ -3,12 +3,14 @@
 import asyncio
 import gc
 import logging
+import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 from mediad.ai.agent import Connector
 from mediad.ai.connect import CallInfo, DialOut, client_tls
@@ -43,6 +45,7 @@ _FILES_PER_CALL = {"agent": 2, "pipeline": 5}  # the caller's socket, and those 
 _OTHER_FILES = 64
 _HANG_UP_S = 2.0  # for live calls to get their 0x00 when we stop
 _CLOSE_S = 5.0  # for the disk to take the last facts
+_LAST_WORDS_S = 0.2  # the journal's thread and the log's write what they have every 10 ms
 _PROMPT = "[ai] unavailable_prompt"
 _SWITCH_S = 0.0005  # the media loop waits at most so long for another thread's Python
 _GC_THRESHOLD = 1_000  # the store makes cycles, calls make none; more at once would be heard
@@ -214,15 +217,15 @@ class App:
 
 async def serve(app: App, load: Callable[[], Settings]) -> None:
     """Run until SIGTERM or SIGINT, and then until the live calls are over, for as long as
-    ``audiosocket.drain_timeout_s``. A second signal ends the process at once. SIGHUP reloads what
-    ``load`` returns then.
+    ``audiosocket.drain_timeout_s``. A second signal ends the process at once, with 128 and the
+    signal's number. SIGHUP reloads what ``load`` returns then.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def on_signal() -> None:
+    def on_signal(number: int) -> None:
         if stop.is_set():
-            sys.exit(130)
+            _end_at_once(app, number)
         stop.set()
 
     reload_wanted = asyncio.Event()
@@ -239,7 +242,7 @@ async def serve(app: App, load: Callable[[], Settings]) -> None:
     loop.add_signal_handler(signal.SIGHUP, reload_wanted.set)
     async with app:
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, on_signal)
+            loop.add_signal_handler(number, on_signal, number)
         # What start-up made stays: the collector need not look at it again.
         gc.collect()  # holds the loop: before it is watched
         gc.freeze()
@@ -250,6 +253,16 @@ async def serve(app: App, load: Callable[[], Settings]) -> None:
         await stop.wait()
         reloading.cancel()
         await app.drain()
+
+
+def _end_at_once(app: App, number: int) -> NoReturn:
+    """End the process, whatever hangs in it: nothing is waited for but two threads' last words.
+
+    Calls that are cut off go on in their dialplans, and are ended in the journal at the next start.
+    """
+    logger.warning("a second signal: ending at once, %d live calls are cut off", app.calls.live)
+    time.sleep(_LAST_WORDS_S)
+    os._exit(128 + number)
 
 
 def _raise_file_limit() -> None:
