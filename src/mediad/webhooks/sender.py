@@ -21,10 +21,16 @@ from mediad.config import Webhooks
 from mediad.webhooks.addresses import is_allowed
 from mediad.webhooks.names import Names, asking_customer
 
-__all__ = ["CONNECTIONS", "Outcome", "Sender"]
+__all__ = ["CONNECTIONS", "MAX_KEPT", "MAX_REQUESTS", "Outcome", "Sender"]
 
 CONNECTIONS = 4
 """Requests at once to one endpoint."""
+
+MAX_REQUESTS = 256
+"""Requests at once to all; more wait, first come, first served. An endpoint that hangs has four."""
+
+MAX_KEPT = 256
+"""Connections kept open for the next request."""
 
 _MAX_EXCERPT_BYTES = 512
 _MAX_ERROR = 200
@@ -55,9 +61,9 @@ class Sender:
     def __init__(self, settings: Webhooks) -> None:
         self._allow = settings.allow_private
         self._timeout_s = settings.timeout_s
-        connector = aiohttp.TCPConnector(
-            limit=0,  # who sends keeps to CONNECTIONS: a common limit would let one endpoint's
-            # hanging requests stand before the others'
+        self._room = asyncio.Semaphore(MAX_REQUESTS)
+        connector = _Connector(
+            limit=0,  # who waits for it would lose the time for the request
             socket_factory=self._make_socket,
             resolver=Names(self._timeout_s / 2),  # so that the rest is left to connect and ask
             use_dns_cache=False,  # they have their own
@@ -78,6 +84,12 @@ class Sender:
         self, customer_id: str, url: str, headers: Mapping[str, str], body: bytes
     ) -> Outcome:
         """Send a customer's request; whatever goes wrong is in what is returned."""
+        async with self._room:
+            return await self._post(customer_id, url, headers, body)
+
+    async def _post(
+        self, customer_id: str, url: str, headers: Mapping[str, str], body: bytes
+    ) -> Outcome:
         started = time.monotonic()
         asking_customer.set(customer_id)
         all_headers = {"Content-Type": "application/json", "User-Agent": _USER_AGENT, **headers}
@@ -102,6 +114,14 @@ class Sender:
             # aiohttp shows an error's strerror, so it needs a number, too.
             raise OSError(errno.EACCES, f"{host} is not a public address (webhooks.allow_private)")
         return socket.socket(family, kind, protocol)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Keeps no more than MAX_KEPT connections: it has a limit only for those in use."""
+
+    def _release(self, key: Any, protocol: Any, *, should_close: bool = False) -> None:
+        is_full = sum(map(len, self._conns.values())) >= MAX_KEPT
+        super()._release(key, protocol, should_close=should_close or is_full)
 
 
 def _is_address(host: str) -> bool:

@@ -79,6 +79,12 @@ class Receiver:
     async def __aexit__(self, *_: object) -> None:
         await self._runner.cleanup()
 
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        assert self._runner.server is not None
+        return len(self._runner.server.connections)
+
     async def received(self, count: int, timeout_s: float = 10.0) -> list[Request]:
         """Wait for so many requests."""
         async with asyncio.timeout(timeout_s):
