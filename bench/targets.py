@@ -156,7 +156,7 @@ def _environment(kind: Kind, agent_port: int, ca_file: Path | None) -> dict[str,
         "MEDIAD_AUDIOSOCKET__PORT": "0",
         "MEDIAD_AI__CONNECT_TIMEOUT_S": "60",  # under valgrind a handshake takes its time
         "MEDIAD_AUDIOSOCKET__CODEC": "slin",
-        "MEDIAD_AUDIOSOCKET__MAX_CALLS": "4000",
+        "MEDIAD_AUDIOSOCKET__MAX_CALLS": "3000",
         "MEDIAD_AUDIOSOCKET__DRAIN_TIMEOUT_S": "0",
         "MEDIAD_HTTP__PORT": "0",
         "MEDIAD_AI__AGENT_URL": f"{scheme}://127.0.0.1:{agent_port}/{{call_id}}",

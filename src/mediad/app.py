@@ -4,7 +4,6 @@ import asyncio
 import gc
 import logging
 import os
-import resource
 import signal
 import sys
 import time
@@ -15,7 +14,6 @@ from typing import NoReturn, Self
 from mediad.ai.agent import Connector
 from mediad.ai.connect import CallInfo, DialOut, client_tls
 from mediad.ai.dial_in import DialIn, DialInServer
-from mediad.api.connections import MAX_CONNECTIONS
 from mediad.bus.bus import Bus
 from mediad.bus.commands import Commands
 from mediad.cache.speech import SpeechCache
@@ -26,6 +24,7 @@ from mediad.call.ticker import Ticker
 from mediad.config import ENV_PREFIX, Settings
 from mediad.control import Control
 from mediad.errors import ConfigError
+from mediad.files import check_files, raise_file_limit
 from mediad.line import CORE
 from mediad.log import dropped_records, repeated_records, set_level
 from mediad.loop_watch import LoopWatch
@@ -35,14 +34,12 @@ from mediad.metrics import Metrics
 from mediad.reload import reload
 from mediad.sd_notify import READY, STOPPING, WATCHDOG, SdNotify
 from mediad.store.journal import Journal
-from mediad.transport.audiosocket import MAX_WAITING, AudioSocketListener
+from mediad.transport.audiosocket import AudioSocketListener
 
 __all__ = ["App", "serve"]
 
 logger = logging.getLogger(__name__)
 
-_FILES_PER_CALL = {"agent": 2, "pipeline": 5}  # the caller's socket, and those to its link
-_OTHER_FILES = 64
 _HANG_UP_S = 2.0  # for live calls to get their 0x00 when we stop
 _CLOSE_S = 5.0  # for the disk to take the last facts
 _LAST_WORDS_S = 0.2  # the journal's thread and the log's write what they have every 10 ms
@@ -131,7 +128,7 @@ class App:
         try:
             wanted = await asyncio.to_thread(load)
             settings, taken, left = reload(self.settings, wanted)
-            _check_files(settings)
+            check_files(settings)
             prompt = await asyncio.to_thread(load_prompt, settings.ai.unavailable_prompt, _PROMPT)
             tls = await asyncio.to_thread(client_tls, settings.ai)
         except ConfigError as exc:
@@ -237,8 +234,8 @@ async def serve(app: App, load: Callable[[], Settings]) -> None:
             await app.reload(load)
 
     keep_little()
-    _raise_file_limit()
-    _check_files(app.settings)
+    raise_file_limit()
+    check_files(app.settings)
     loop.add_signal_handler(signal.SIGHUP, reload_wanted.set)
     async with app:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -263,27 +260,6 @@ def _end_at_once(app: App, number: int) -> NoReturn:
     logger.warning("a second signal: ending at once, %d live calls are cut off", app.calls.live)
     time.sleep(_LAST_WORDS_S)
     os._exit(128 + number)
-
-
-def _raise_file_limit() -> None:
-    """Let the process open as many files as it may."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _check_files(settings: Settings) -> None:
-    """Refuse more calls than the process may open files for."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    max_calls = settings.audiosocket.max_calls
-    http_ports = 1 if settings.http.metrics_port is None else 2
-    of_calls = _FILES_PER_CALL[settings.ai.link] * max_calls + MAX_WAITING
-    needed = of_calls + http_ports * MAX_CONNECTIONS + _OTHER_FILES
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        raise ConfigError(
-            f"[audiosocket] max_calls: {max_calls} calls may need {needed} open files, and this "
-            f"process may have {hard}; raise that limit (ulimit -Hn, LimitNOFILE=) or lower "
-            "max_calls"
-        )
 
 
 async def _bind(table: str, start: Callable[[], Awaitable[tuple[str, int]]]) -> tuple[str, int]:

@@ -11,6 +11,8 @@ from itertools import count
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from mediad.config import Settings
+from mediad.files import files_needed
 from tests.fakes.agent import FakeAgent, echo
 from tests.fakes.asterisk import AsteriskCall
 from tests.mediad_process import MediadProcess, run_mediad
@@ -46,6 +48,19 @@ async def figures(mediad: MediadProcess) -> str:
             return str(answer.read().decode())
 
     return await asyncio.to_thread(ask)
+
+
+async def test_process_takes_all_files_that_it_may_have_and_needs_few_for_itself() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, before[1]))
+    try:
+        async with FakeAgent(echo) as agent, run_mediad(agent.url) as mediad:
+            assert resource.prlimit(mediad.pid, resource.RLIMIT_NOFILE) == (before[1], before[1])
+            needed = files_needed(Settings())
+            files = os.listdir(f"/proc/{mediad.pid}/fd")
+            assert len(files) < needed["the database"] + needed["all else"]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 async def test_without_files_new_calls_get_hangup_and_live_ones_go_on() -> None:

@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
-from mediad.api.connections import MAX_CONNECTIONS
 from mediad.config import Settings
-from mediad.transport.audiosocket import MAX_WAITING
+from mediad.files import files_needed
 from tests.missing import skip_or_fail
 from tests.servers import MissingProgramError, find_program
 
@@ -165,9 +164,10 @@ def test_service_tells_systemd_that_it_is_ready_and_lives() -> None:
 
 
 def test_service_may_open_the_files_its_calls_need() -> None:
-    audiosocket = Settings().audiosocket
-    others = MAX_WAITING + MAX_CONNECTIONS + 64
-    assert int(directive("LimitNOFILE")) > 2 * audiosocket.max_calls + others
+    database = {"url": "mysql://a@b/c", "pool_max": 1000}
+    largest = {"database": database, "redis": {"url": "redis://a"}, "http": {"metrics_port": 1}}
+    settings = Settings.model_validate({"audiosocket": {"max_calls": 12_000}, **largest})
+    assert int(directive("LimitNOFILE")) > sum(files_needed(settings).values())
 
 
 def test_service_is_given_time_to_drain() -> None:
