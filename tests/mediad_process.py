@@ -142,9 +142,11 @@ async def _run(
             "MEDIAD_HTTP__PORT": "0",
             "MEDIAD_AI__LISTEN_PORT": "0",
             "MEDIAD_AI__AGENT_URL": agent_url,
-            "MEDIAD_AUDIOSOCKET__DRAIN_TIMEOUT_S": "1",
             "MEDIAD_DATABASE__DIRECTORY": directory,
-        } | {f"MEDIAD_{name.upper()}": value for name, value in settings.items()}
+        }
+        if "config" not in settings:  # else that says so, and may change it
+            environment["MEDIAD_AUDIOSOCKET__DRAIN_TIMEOUT_S"] = "1"
+        environment |= {f"MEDIAD_{name.upper()}": value for name, value in settings.items()}
         if preload:
             environment["LD_PRELOAD"] = preload
         process = await asyncio.create_subprocess_exec(

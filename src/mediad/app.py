@@ -1,15 +1,17 @@
 """The daemon: what is started, in which order, and how it stops."""
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
 import signal
+import ssl
 import sys
 import time
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import NoReturn, Self
+from typing import NamedTuple, NoReturn, Self
 
 from mediad.ai.agent import Connector
 from mediad.ai.connect import CallInfo, DialOut, client_tls
@@ -19,7 +21,7 @@ from mediad.bus.commands import Commands
 from mediad.cache.speech import SpeechCache
 from mediad.call.prompt import load_prompt
 from mediad.call.registry import Registry
-from mediad.call.shared import Shared, make_shared
+from mediad.call.shared import Shared, make_shared, reload_shared
 from mediad.call.ticker import Ticker
 from mediad.config import ENV_PREFIX, Settings
 from mediad.control import Control
@@ -31,7 +33,7 @@ from mediad.loop_watch import LoopWatch
 from mediad.media.resample import SAMPLE_RATES, filter_bank
 from mediad.memory import keep_little
 from mediad.metrics import Metrics
-from mediad.reload import reload
+from mediad.reload import Reloaded, reload
 from mediad.sd_notify import READY, STOPPING, WATCHDOG, SdNotify
 from mediad.store.journal import Journal
 from mediad.transport.audiosocket import AudioSocketListener
@@ -46,6 +48,15 @@ _LAST_WORDS_S = 0.2  # the journal's thread and the log's write what they have e
 _PROMPT = "[ai] unavailable_prompt"
 _SWITCH_S = 0.0005  # the media loop waits at most so long for another thread's Python
 _GC_THRESHOLD = 1_000  # the store makes cycles, calls make none; more at once would be heard
+
+
+class _New(NamedTuple):
+    """What a reload has read."""
+
+    reloaded: Reloaded
+    prompt: bytes
+    tls: ssl.SSLContext
+    shared: Shared
 
 
 class App:
@@ -96,6 +107,8 @@ class App:
             self._metrics,
             self._problems,
         )
+        self._drain_began = 0.0  # on the loop's clock
+        self._drain_limit: asyncio.Timeout | None = None  # while it lasts
         self.audiosocket_address = ("", 0)
         self.http_address = ("", 0)
         self.metrics_address: tuple[str, int] | None = None
@@ -126,30 +139,50 @@ class App:
         what cannot. If something is wrong with them, all stays as it is.
         """
         try:
-            wanted = await asyncio.to_thread(load)
-            settings, taken, left = reload(self.settings, wanted)
-            check_files(settings)
-            prompt = await asyncio.to_thread(load_prompt, settings.ai.unavailable_prompt, _PROMPT)
-            tls = await asyncio.to_thread(client_tls, settings.ai)
+            new = await asyncio.to_thread(self._read_anew, load)
         except ConfigError as exc:
             logger.error("not reloaded, all stays as it is: %s", exc)
             return
-        self.settings, self._tls = settings, tls
-        self.calls.reload(settings, prompt)
-        self._listener.reload(settings.audiosocket)
-        set_level(settings.log.level)
-        logger.info("reloaded: %s", ", ".join(taken) or "nothing has changed")
+        except Exception:  # the next reload must find its task alive
+            logger.exception("not reloaded, all stays as it is")
+            return
+        self.settings, taken, left = new.reloaded
+        self._tls, self._shared = new.tls, new.shared
+        self.calls.reload(self.settings, new.prompt)
+        self._listener.reload(self.settings.audiosocket)
+        self._limit_drain()
+        set_level(self.settings.log.level)
+        logger.info("reloaded: %s", ", ".join(taken) or "no setting has changed")
         if left:
             logger.warning("these settings change at the next start only: %s", ", ".join(left))
+
+    def _read_anew(self, load: Callable[[], Settings]) -> _New:
+        """Read settings and the files that they name; takes as long as the disk likes."""
+        reloaded = reload(self.settings, load())
+        settings = reloaded.settings
+        check_files(settings)
+        tls = client_tls(settings.ai)
+        shared = reload_shared(self._shared, settings, tls)
+        return _New(reloaded, load_prompt(settings.ai.unavailable_prompt, _PROMPT), tls, shared)
 
     async def drain(self) -> None:
         """Answer new calls with 0x00 and /readyz with 503; let the live calls go on for a while."""
         self._systemd.notify(STOPPING)
         timeout_s = self.settings.audiosocket.drain_timeout_s
         logger.info("stopping: %d live calls may go on for %g s", self.calls.live, timeout_s)
-        await self.calls.drain(timeout_s)
+        self._drain_began = asyncio.get_running_loop().time()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s) as self._drain_limit:
+                await self.calls.drain()
+        self._drain_limit = None
         if self.calls.live:
             logger.info("stopping: %d live calls are hung up", self.calls.live)
+
+    def _limit_drain(self) -> None:
+        """Let a drain that has begun end by the settings in force."""
+        if self._drain_limit is not None and not self._drain_limit.expired():
+            timeout_s = self.settings.audiosocket.drain_timeout_s
+            self._drain_limit.reschedule(self._drain_began + timeout_s)
 
     async def _start(self) -> None:
         ai = self.settings.ai
@@ -248,8 +281,8 @@ async def serve(app: App, load: Callable[[], Settings]) -> None:
         app.watch()
         reloading = loop.create_task(reload_whenever_wanted())
         await stop.wait()
-        reloading.cancel()
         await app.drain()
+        reloading.cancel()
 
 
 def _end_at_once(app: App, number: int) -> NoReturn:

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from mediad.config import Settings, load_settings
+from mediad.errors import ConfigError
 
 __all__ = ["DEFAULT_CONFIG", "config_option", "load"]
 
@@ -27,6 +28,13 @@ def load(config: Path | None) -> Settings:
     Raises:
         ConfigError: See `load_settings`.
     """
-    if config is None and DEFAULT_CONFIG.exists():
+    if config is None and _has_default():
         config = DEFAULT_CONFIG
     return load_settings(config)
+
+
+def _has_default() -> bool:
+    try:
+        return DEFAULT_CONFIG.exists()
+    except OSError as exc:  # its directory is closed to us: it must not seem to be missing
+        raise ConfigError(f"{DEFAULT_CONFIG}: cannot be read: {exc.strerror}") from exc

@@ -2,15 +2,18 @@
 
 from typing import NamedTuple
 
-from mediad.config import Ai, AudioSocket, Pipeline, Settings
+from mediad.config import Ai, AudioSocket, Llm, Pipeline, Settings, Stt, Tts
 
 __all__ = ["Reloaded", "reload"]
 
 # What calls to come are begun with. All else was opened, bound or sized at the start.
 _LIVE = {
     "audiosocket": AudioSocket.model_fields.keys() - {"host", "port", "playout_max_bytes"},
-    "ai": Ai.model_fields.keys() - {"listen_host", "listen_port", "prompts", "token_s"},
-    "pipeline": Pipeline.model_fields.keys() - {"fallback_prompt"},
+    "ai": Ai.model_fields.keys() - {"listen_host", "listen_port", "prompts"},
+    "pipeline": Pipeline.model_fields.keys(),
+    "stt": Stt.model_fields.keys(),
+    "llm": Llm.model_fields.keys(),
+    "tts": Tts.model_fields.keys(),
     "log": {"level"},
 }
 

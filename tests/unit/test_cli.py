@@ -1,5 +1,6 @@
 """The `mediad` command as a person meets it: what it prints, where, and its exit status."""
 
+import errno
 import json
 import os
 import subprocess
@@ -162,6 +163,17 @@ def test_check_config_of_a_missing_file(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "none.toml"
     expected = f"mediad: {path}: cannot be read: No such file or directory\n"
     assert run("check-config", "-c", path) == (2, "", expected)
+
+
+def test_default_file_in_a_directory_that_may_not_be_searched(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exists(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr(Path, "exists", exists)
+    expected = "mediad: /nowhere/mediad.toml: cannot be read: Permission denied\n"
+    assert run("check-config") == (2, "", expected)
 
 
 def test_serve_refuses_wrong_settings_at_start(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,11 +176,11 @@ class Registry(Collector):
             past = Counters(*(a + b for a, b in zip(past, ended, strict=True)))
         self._books = past, tuple(self._sessions.values())
 
-    async def drain(self, timeout_s: float) -> None:
-        """Take no more calls, and let those that live go on for so long."""
+    async def drain(self) -> None:
+        """Take no more calls, and wait until those that live are over."""
         self._expect_no_more()
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=timeout_s)
+            await asyncio.wait(self._tasks)
 
     async def stop(self, timeout_s: float) -> None:
         """Hang up all calls and wait for their ends."""

@@ -5,6 +5,7 @@ and what a connection to it needs. One object a role; calls have links.
 import hashlib
 import ssl
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 from urllib.parse import quote
@@ -16,7 +17,7 @@ from mediad.config import ServiceSettings, Settings
 from mediad.metrics import Metrics
 from mediad.wire.service import Role
 
-__all__ = ["AVOID_S", "Service", "Services", "make_services", "name_of"]
+__all__ = ["AVOID_S", "Service", "Services", "make_services", "name_of", "reload_services"]
 
 AVOID_S = 10.0
 """How long an address that failed comes last for new calls, in seconds."""
@@ -92,10 +93,22 @@ class Services(NamedTuple):
 def make_services(settings: Settings, metrics: Metrics, tls: ssl.SSLContext | None) -> Services:
     """Return the services that the settings name; once in a process, for its metrics."""
     counted = ServiceMetrics(metrics.registry)
+    return _services(settings, tls, lambda role: Counts(counted, role))
+
+
+def reload_services(services: Services, settings: Settings, tls: ssl.SSLContext | None) -> Services:
+    """Return the services that other settings name, counted on as before."""
+    counts = {service.role: service.counts for service in services}
+    return _services(settings, tls, lambda role: counts[role])
+
+
+def _services(
+    settings: Settings, tls: ssl.SSLContext | None, counts: Callable[[Role], Counts]
+) -> Services:
     ai = settings.ai
 
     def make(role: Role, table: ServiceSettings) -> Service:
-        counts = Counts(counted, role)
-        return Service(role, table, counts, tls, ai.ping_s, ai.connect_timeout_s, ai.reconnect_s)
+        timing = (ai.ping_s, ai.connect_timeout_s, ai.reconnect_s)
+        return Service(role, table, counts(role), tls, *timing)
 
     return Services(make("stt", settings.stt), make("llm", settings.llm), make("tts", settings.tts))
