@@ -426,14 +426,32 @@ async def test_what_is_no_proxy_header_is_closed(sent: bytes, reason: str) -> No
         assert daemon.seen == []
 
 
-async def test_check_of_a_balancer_is_no_call() -> None:
-    async with daemon_with(listen, **_behind_a_proxy()) as (daemon, _):
+@pytest.mark.parametrize("tlvs", [b"", b"\xea\x00\x05hello"])
+async def test_check_of_a_balancer_is_no_call_and_nobody_to_judge(
+    tlvs: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = _behind_a_proxy(allow=["10.0.0.0/8"], max_connects_per_s=0.001)
+    async with daemon_with(listen, **options) as (daemon, _):
+        for _ in range(3):
+            async with daemon.call(sends_uuid=False) as call:
+                call.send(SIGNATURE + struct.pack(">BBH", 0x20, 0, len(tlvs)) + tlvs)
+                call.close()
+                await call.closed()
+                assert call.heard == []
+        await daemon.metric_reaches(3, CLOSED, reason="empty")
+        assert await daemon.metric(CLOSED) == 3
+    assert [record for record in caplog.records if record.levelname == "WARNING"] == []
+
+
+async def test_call_of_the_balancers_own_is_judged_by_its_address() -> None:
+    async with daemon_with(listen, **_behind_a_proxy(allow=["10.0.0.0/8"])) as (daemon, _):
         async with daemon.call(sends_uuid=False) as call:
             call.send(SIGNATURE + b"\x20\x00\x00\x00")
-            call.close()
-            await call.closed()
-        await daemon.metric_reaches(1, CLOSED, reason="empty")
-        assert await daemon.metric(CLOSED) == 1
+            await asyncio.sleep(0.05)  # it comes by itself, and is a check until more comes
+            call.send(uuid_message(call.call_id))
+            await call.hung_up()
+            assert call.audio == []
+        assert await daemon.metric(CLOSED, reason="not_allowed") == 1
 
 
 async def test_who_is_no_proxy_is_not_believed() -> None:

@@ -85,9 +85,9 @@ class AudioSocketListener:
         for acceptor in self._acceptors:
             acceptor.stop()
         self._acceptors = []
+        await asyncio.gather(*self._connecting)
         for connection in list(self._connections):
-            if not connection.has_call:
-                connection.hang_up()
+            connection.cut()
 
     def reload(self, settings: AudioSocket) -> None:
         """Take other settings for the connections to come; the address stays."""
@@ -231,7 +231,10 @@ class _Connection(asyncio.Protocol):
     # The start of a call
 
     def _read_proxy_header(self, data: bytes) -> bytes:
-        """Take the header of a balancer; return what came after it."""
+        """Take the header of a balancer; return what came after it.
+
+        What a balancer says for itself, after a header without an address, is judged as its own.
+        """
         assert self._proxy_header is not None
         self._proxy_header += data
         try:
@@ -243,10 +246,12 @@ class _Connection(asyncio.Protocol):
         if header is None:
             return b""
         rest = bytes(self._proxy_header[header.size :])
-        self._proxy_header = None
-        self._has_data = bool(rest)  # a balancer's check sends no more than its header
+        self._has_data = bool(rest)
         if header.address is not None:
             self._source = source_of(header.address)
+        elif not rest:  # a balancer's check says no more, and is nobody to judge
+            return b""
+        self._proxy_header = None
         if (refusal := self._listener.refusal_of(self._source)) is not None:
             self._refuse(refusal, HANGUP)
             if self._transport is not None:
