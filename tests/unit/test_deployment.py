@@ -23,6 +23,8 @@ CONFIG = ROOT / "config"
 # Pipecat brings PyYAML; only in CI must it be there.
 yaml: Any = import_module("yaml") if os.environ.get("CI") else pytest.importorskip("yaml")
 
+STOP_S = 30  # after the drain, if each part of mediad takes as long as it may
+
 Service = dict[str, Any]
 
 COMPOSE: dict[str, Any] = yaml.safe_load((CONFIG / "compose.yaml").read_text(encoding="utf-8"))
@@ -99,6 +101,14 @@ def test_no_image_runs_as_root(path: Path) -> None:
         assert "CMD [" not in text or re.search(r"^USER (?!root)", text, re.MULTILINE), name
 
 
+def test_mediad_is_given_time_to_drain_before_its_asterisk_stops() -> None:
+    grace = SERVICES["mediad"]["stop_grace_period"]
+    assert int(grace.removesuffix("s")) >= Settings().audiosocket.drain_timeout_s + STOP_S
+    # What depends on others is stopped before them.
+    assert "asterisk" in SERVICES["mediad"]["depends_on"]
+    assert "depends_on" not in SERVICES["asterisk"]
+
+
 def test_default_image_is_mediad() -> None:
     assert list(stages(ROOT / "Dockerfile"))[-1] == "mediad"
 
@@ -171,7 +181,8 @@ def test_service_may_open_the_files_its_calls_need() -> None:
 
 
 def test_service_is_given_time_to_drain() -> None:
-    assert int(directive("TimeoutStopSec")) > Settings().audiosocket.drain_timeout_s + 20
+    timeout_s = int(directive("TimeoutStopSec"))
+    assert timeout_s >= Settings().audiosocket.drain_timeout_s + STOP_S
 
 
 def test_service_has_mediads_state_directory(monkeypatch: pytest.MonkeyPatch) -> None:
