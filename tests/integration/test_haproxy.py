@@ -6,9 +6,11 @@ import re
 import socket
 import ssl
 import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
+from typing import Literal
 
 import httpx
 import pytest
@@ -70,7 +72,7 @@ def for_here(port: int, daemons: list[Daemon]) -> str:
     text = text.replace("maxconn 5000", "maxconn 100")  # it would want files for them
     text = text.replace("tcp-ut 20s", "tcp-ut 1s")
     # The mediads share our process, and HAProxy takes one late first answer for the end.
-    text = text.replace("mode tcp\n", "mode tcp\n    timeout check 10s\n")
+    text = text.replace("timeout check 1s", "timeout check 10s")
     text, count = re.subn(r"(server mediad-\d) \S+", server, text)
     assert count == len(daemons)
     return text
@@ -177,22 +179,63 @@ async def test_asterisk_that_is_gone_without_a_word_ends_its_call(
         await daemon.event("call_hungup", call, timeout_s=20)
 
 
-async def test_mediad_that_is_not_ready_gets_no_more_calls_and_keeps_its_own(
-    haproxy: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def offered(address: tuple[str, int]) -> Literal["taken", "0x00", "closed"]:
+    """Offer a call; return what becomes of it."""
+    async with AsteriskCall(address, sock=from_address(ASTERISK)) as call, asyncio.timeout(2):
+        while not call.heard and not call.is_closed:  # noqa: ASYNC110 (either may come first)
+            await asyncio.sleep(0.005)
+        return "0x00" if call.has_hangup else "taken" if call.audio else "closed"
+
+
+async def offered_until(address: tuple[str, int], wanted: str) -> list[str]:
+    """Offer calls until one ends so; return what became of those before it."""
+    outcomes: list[str] = []
+    async with asyncio.timeout(10):
+        while (outcome := await offered(address)) != wanted:
+            outcomes.append(outcome)
+            await asyncio.sleep(0.02)
+    return outcomes
+
+
+async def test_mediad_that_stops_gets_no_more_calls_and_keeps_its_own(
+    haproxy: Program, tmp_path: Path
 ) -> None:
-    async with balanced(haproxy, tmp_path) as (address, daemons), AsyncExitStack() as stack:
-        first = AsteriskCall(address, sock=from_address(ASTERISK))
-        await stack.enter_async_context(first)
-        await first.hears(1)
-        leaving, other = sorted(daemons, key=lambda daemon: -daemon.app.calls.live)
-        monkeypatch.setattr(leaving.app.calls, "_is_stopping", True)
-        await asyncio.sleep(6)  # two checks fail, one a second, also where all stands still
+    async with (
+        balanced(haproxy, tmp_path) as (address, daemons),
+        AsyncExitStack() as stack,
+        asyncio.TaskGroup() as group,
+    ):
+        calls = []
         for _ in range(4):
             call = AsteriskCall(address, sock=from_address(ASTERISK))
-            await stack.enter_async_context(call)
+            calls.append(await stack.enter_async_context(call))
             await call.hears(1)
-        assert (leaving.app.calls.live, other.app.calls.live) == (1, 4)
+        leaving, other = daemons
+        # Now the one that leaves has fewer, and HAProxy would give it the next.
+        first, second = (call for call in calls if str(call.call_id) in of_daemon(leaving))
+        second.close()
+        await leaving.hung_up(second)
+        draining = group.create_task(leaving.app.drain())
+        began = time.monotonic()
+        outcomes = await offered_until(address, "taken")
+        # In this process checks are late: mediad, Asterisk and the agent are all on one loop.
+        assert set(outcomes) == {"0x00"}
+        assert time.monotonic() - began < 3
+        for _ in range(5):
+            assert await offered(address) == "taken"
+        assert leaving.app.calls.live == 1
+        # The other one leaves, too: HAProxy has nobody and closes, which is no hang-up of a caller.
+        last = group.create_task(other.app.drain())
+        assert set(await offered_until(address, "closed")) <= {"0x00"}
+        assert await offered(address) == "closed"
         await first.hears(5)
+        draining.cancel()
+        last.cancel()
+
+
+def of_daemon(daemon: Daemon) -> set[str]:
+    """Return the ids of the calls that a mediad has had."""
+    return {event.call_id for event in daemon.events("call_created")}
 
 
 # The API over HTTPS
