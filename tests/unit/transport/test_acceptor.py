@@ -5,9 +5,11 @@ import errno
 import logging
 import os
 import socket
+import struct
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +18,7 @@ from mediad.transport import acceptor
 from mediad.transport.acceptor import Acceptor, bind, turn_away
 
 CLOSED = "mediad_audiosocket_connections_closed_total"
+SOMAXCONN = Path("/proc/sys/net/core/somaxconn").read_text()
 PAUSES = "mediad_audiosocket_accept_pauses_total"
 
 
@@ -159,6 +162,14 @@ async def test_every_address_of_a_host_is_listened_on_with_one_port() -> None:
     finally:
         for sock in sockets:
             sock.close()
+
+
+async def test_so_many_connections_wait_in_the_kernel() -> None:
+    (sock,) = await bind("127.0.0.1", 0)
+    with sock:
+        # struct tcp_info: a listening socket has what listen(2) has asked for in tcpi_sacked.
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
+    assert struct.unpack_from("I", info, 28) == (min(1024, int(SOMAXCONN)),)
 
 
 async def test_address_that_is_taken_is_named() -> None:
