@@ -11,10 +11,10 @@ from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Select, insert, select, update
-from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mediad.bus.events import Event
+from mediad.store.heads import lock
 from mediad.store.tables import event_sequences, events
 
 __all__ = ["after", "append", "read"]
@@ -30,7 +30,8 @@ async def append(connection: AsyncConnection, facts: Sequence[Event]) -> list[Ev
     """
     if not facts:
         return []
-    last = await _lock(connection, sorted({fact.customer_id for fact in facts}))
+    rows = await lock(connection, event_sequences, (fact.customer_id for fact in facts), last=0)
+    last = {customer_id: int(row["last"]) for customer_id, row in rows.items()}
     # Only now: whoever had the lock before may have inserted some of them.
     known = await _known(connection, [fact.event_id for fact in facts])
     new = {fact.event_id: fact for fact in facts if fact.event_id not in known}.values()
@@ -65,33 +66,6 @@ def after_query(customer_id: str, sequence: int, limit: int) -> Select[Any]:
         .order_by(events.c.sequence)
         .limit(limit)
     )
-
-
-async def _lock(connection: AsyncConnection, customer_ids: list[str]) -> dict[str, int]:
-    """Lock the customers' numbers, in the order that all use; return the last that was given."""
-    table = event_sequences.c
-    query = (
-        select(table.customer_id, table.last)
-        .where(table.customer_id.in_(customer_ids))
-        .order_by(table.customer_id)
-        .with_for_update()
-    )
-    last = {row.customer_id: row.last for row in await connection.execute(query)}
-    if missing := [customer_id for customer_id in customer_ids if customer_id not in last]:
-        await connection.execute(
-            _insert_missing(connection.dialect.name),
-            [{"customer_id": customer_id, "last": 0} for customer_id in missing],
-        )
-        last = {row.customer_id: row.last for row in await connection.execute(query)}
-    return last
-
-
-def _insert_missing(dialect: str) -> Any:
-    """Return an insert that does nothing where somebody else was quicker."""
-    if dialect == "sqlite":
-        return sqlite.insert(event_sequences).on_conflict_do_nothing()
-    statement = mysql.insert(event_sequences)
-    return statement.on_duplicate_key_update(last=event_sequences.c.last)
 
 
 async def _known(connection: AsyncConnection, ids: list[str]) -> set[str]:
