@@ -14,9 +14,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mediad.api.errors import ApiError, database_unavailable
 from mediad.api.limits import BUSY, MAX_WAITING, Rate, now_s, refuse
+from mediad.api.request_ids import Begun
 from mediad.api.services import Services
 from mediad.errors import DatabaseUnavailable
 from mediad.store.accesskeys import AccessKey, Role
+from mediad.store.audit import MAX_IP, MAX_USER_AGENT, Actor
 
 __all__ = [
     "CUSTOMER_HEADER",
@@ -99,10 +101,12 @@ class Access:
     customer_id: str
     """Whose things are meant: every query is about this customer."""
     key_id: str
-    """The access key; it is the actor of the audit log."""
+    """The access key."""
     role: Role
     own_customer_id: str
     """Whose the access key is: somebody else if root acts for a customer."""
+    actor: Actor
+    """The same for the audit log."""
 
 
 class KeyCheck:
@@ -164,7 +168,9 @@ async def authenticate(connection: HTTPConnection) -> Access:
         if rate.remaining < 0:
             raise _too_often("rate_limited", f"{limit} requests a minute are the most", rate)
     customer_id = await _customer_of(services, connection, row)
-    return Access(customer_id, row.id, row.role, row.customer_id)
+    return Access(
+        customer_id, row.id, row.role, row.customer_id, _actor(connection, row.id, address)
+    )
 
 
 async def check_still_good(connection: HTTPConnection) -> None:
@@ -209,6 +215,18 @@ async def _find(services: Services, connection: HTTPConnection, address: str) ->
         "unauthorized",
         "this needs a good access key, as Authorization: Bearer <key> or AccessKey: <key>",
         headers={"WWW-Authenticate": "Bearer"},
+    )
+
+
+def _actor(connection: HTTPConnection, key_id: str, address: str) -> Actor:
+    begun: Begun = connection.state.begun  # by `RequestIds`
+    user_agent = connection.headers.get("user-agent", "")
+    return Actor(
+        key_id,
+        ip=address[:MAX_IP] or None,
+        user_agent=user_agent[:MAX_USER_AGENT] or None,
+        request_id=begun.request_id,
+        started=begun.at,
     )
 
 

@@ -57,7 +57,7 @@ async def create_accesskey(
     """Make a key, with at most the role of the one that asks. Keep it: it is shown once."""
     check_role(access, new.role)
     async with services.database.write() as connection:
-        made = await accesskeys.create(connection, access.customer_id, new, access.key_id)
+        made = await accesskeys.create(connection, access.customer_id, new, access.actor)
     return ShownAccessKey(**made.row.model_dump(), key=made.key)
 
 
@@ -99,7 +99,7 @@ async def rotate_accesskey(
                 *(connection, access.customer_id, accesskey_id),
                 changes=rotation.model_dump(include={"tm_expire"}, exclude_unset=True),
                 overlap_s=rotation.overlap_s,
-                actor_id=access.key_id,
+                actor=access.actor,
             )
     except KeyExpired as exc:
         message = "the new key would be good no longer: say when it expires (tm_expire)"
@@ -114,7 +114,7 @@ async def delete_accesskey(accesskey_id: Id, access: Admin, services: ServicesOf
     """Revoke a key: at once in this process, within 5 s in others."""
     check_role(access, (await _get(services, access, accesskey_id)).role)
     async with services.database.write() as connection:
-        await accesskeys.delete(connection, access.customer_id, accesskey_id, access.key_id)
+        await accesskeys.delete(connection, access.customer_id, accesskey_id, access.actor)
     services.keys.forget()
     return Response(status_code=204)
 

@@ -72,7 +72,7 @@ async def create_agent(new: NewAgent, access: Admin, services: ServicesOf) -> Ag
     """Make an agent: how the AI behind numbers speaks and behaves."""
     check_json(new)
     async with services.database.write() as connection:
-        row = await agents.create(connection, access.customer_id, new, access.key_id)
+        row = await agents.create(connection, access.customer_id, new, access.actor)
     await services.reads.forget(row)
     return AgentView.of(row)
 
@@ -115,7 +115,7 @@ async def change_agent(
     with checking():
         async with services.database.write() as connection:
             row = await agents.update(
-                connection, access.customer_id, agent_id, values, access.key_id
+                connection, access.customer_id, agent_id, values, access.actor
             )
     row = found(row, "agent", agent_id)
     await services.reads.forget(row)
@@ -126,6 +126,6 @@ async def change_agent(
 async def delete_agent(agent_id: Id, access: Admin, services: ServicesOf) -> Response:
     """Delete an agent. Numbers that lead to it refuse calls until they lead elsewhere."""
     async with services.database.write() as connection:
-        row = await agents.delete(connection, access.customer_id, agent_id, access.key_id)
+        row = await agents.delete(connection, access.customer_id, agent_id, access.actor)
     await services.reads.forget(found(row, "agent", agent_id))
     return Response(status_code=204)

@@ -9,7 +9,7 @@ from mediad.api.access import Root
 from mediad.api.errors import ApiError, ErrorBody
 from mediad.api.lists import INVALID, NOT_FOUND, Id, ListOf, PageSize, PageToken, checking, found
 from mediad.api.services import ServicesOf
-from mediad.store import customers, numbers
+from mediad.store import customers
 from mediad.store.customers import Customer, CustomerFields
 from mediad.store.pages import DEFAULT_LIMIT
 
@@ -38,7 +38,7 @@ class CustomerChanges(CustomerFields):
 async def create_customer(new: NewCustomer, access: Root, services: ServicesOf) -> Customer:
     """Make a customer. Its first access key is made by root, acting for it."""
     async with services.database.write() as connection:
-        row = await customers.create(connection, new, access.key_id)
+        row = await customers.create(connection, new, access.actor)
     return row
 
 
@@ -74,7 +74,7 @@ async def change_customer(
     values = changes.model_dump(mode="json", exclude_unset=True)
     with checking():
         async with services.database.write() as connection:
-            row = await customers.update(connection, customer_id, values, access.key_id)
+            row = await customers.update(connection, customer_id, values, access.actor)
     services.keys.forget()
     return found(row, "customer", customer_id)
 
@@ -87,9 +87,8 @@ async def delete_customer(customer_id: Id, access: Root, services: ServicesOf) -
     if customer_id == access.own_customer_id:
         raise ApiError(409, "in_use", "a customer does not delete itself")
     async with services.database.write() as connection:
-        row = await customers.delete(connection, customer_id, access.key_id)
-        found(row, "customer", customer_id)
-        freed = await numbers.delete_all(connection, customer_id, access.key_id)
+        freed = await customers.delete(connection, customer_id, access.actor)
+    freed = found(freed, "customer", customer_id)
     services.keys.forget()
     await services.reads.forget(*freed)
     return Response(status_code=204)

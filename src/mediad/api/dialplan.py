@@ -44,7 +44,7 @@ class _Route(APIRoute):
             try:
                 return await handle(request)
             except ApiError as exc:
-                return error_answer(exc, request.scope["path"])
+                return error_answer(exc, request.scope)
             except (RequestValidationError, ValidationError):
                 return _nothing("bad_request")
             except DatabaseUnavailable:

@@ -2,6 +2,7 @@
 "details"}}``, with a reason for programs and a message for people; or, to a dialplan, nothing.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,11 +11,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from pydantic import BaseModel, JsonValue
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from mediad.errors import DatabaseUnavailable
 
 __all__ = [
     "REASON_HEADER",
+    "REQUEST_ID_HEADER",
     "ApiError",
     "ErrorBody",
     "database_unavailable",
@@ -24,8 +27,13 @@ __all__ = [
     "register_errors",
 ]
 
+logger = logging.getLogger(__name__)
+
 REASON_HEADER = "X-Mediad-Reason"
 """What is wrong, where the body says nothing."""
+
+REQUEST_ID_HEADER = "X-Request-Id"
+"""What a request is called in its answer, the log and the audit log."""
 
 _FOR_DIALPLANS = "/v1/dialplan/"
 _REASONS = {404: "not_found", 405: "method_not_allowed"}
@@ -98,11 +106,12 @@ def invalid(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     return ApiError(422, "invalid", f"{where}: {message}", {"errors": details})
 
 
-def error_answer(error: ApiError, path: str) -> Response:
-    """Return an error as it is told to who asked for a path. A dialplan takes any body for the text
-    that it wanted: it gets 200 and none, and the reason in a header.
+def error_answer(error: ApiError, scope: Scope) -> Response:
+    """Return an error as it is told to who asked, and note it in the request's state. A dialplan
+    takes any body for the text that it wanted: it gets 200 and none, and the reason in a header.
     """
-    if path.startswith(_FOR_DIALPLANS):
+    scope.setdefault("state", {})["error"] = error
+    if scope["path"].startswith(_FOR_DIALPLANS):
         headers = {REASON_HEADER: error.body.error.reason, **error.headers}
         return PlainTextResponse("", headers=headers)
     return JSONResponse(error.body.model_dump(), error.status, error.headers)
@@ -131,8 +140,14 @@ def register_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def answer_internal(request: Request, exc: Exception) -> Response:
-        # Without its text, which is for the log: the server writes it there.
-        return _answer(request, ApiError(500, "internal", "an error of our own: it is in the log"))
+        # Without its text, which is for the log: the server writes it there. No middleware sees
+        # this answer.
+        headers = {}
+        if begun := getattr(request.state, "begun", None):
+            logger.error("the request %s failed", begun.request_id)
+            headers[REQUEST_ID_HEADER] = begun.request_id
+        message = "an error of our own: it is in the log"
+        return _answer(request, ApiError(500, "internal", message, headers=headers))
 
 
 def _text(part: object) -> str:
@@ -141,4 +156,4 @@ def _text(part: object) -> str:
 
 
 def _answer(request: Request, error: ApiError) -> Response:
-    return error_answer(error, request.scope["path"])
+    return error_answer(error, request.scope)

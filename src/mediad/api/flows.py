@@ -47,7 +47,7 @@ async def create_flow(new: NewFlow, access: Admin, services: ServicesOf) -> Flow
     """Make a flow: what a call does, action by action. It is kept; no call runs it yet."""
     check_json(new)
     async with services.database.write() as connection:
-        row = await flows.create(connection, access.customer_id, new, access.key_id)
+        row = await flows.create(connection, access.customer_id, new, access.actor)
     await services.reads.forget(row)
     return row
 
@@ -85,7 +85,7 @@ async def change_flow(
     values = changes.model_dump(mode="json", exclude_unset=True)
     with checking():
         async with services.database.write() as connection:
-            row = await flows.update(connection, access.customer_id, flow_id, values, access.key_id)
+            row = await flows.update(connection, access.customer_id, flow_id, values, access.actor)
     row = found(row, "flow", flow_id)
     await services.reads.forget(row)
     return row
@@ -95,6 +95,6 @@ async def change_flow(
 async def delete_flow(flow_id: Id, access: Admin, services: ServicesOf) -> Response:
     """Delete a flow. Numbers that lead to it keep its id."""
     async with services.database.write() as connection:
-        row = await flows.delete(connection, access.customer_id, flow_id, access.key_id)
+        row = await flows.delete(connection, access.customer_id, flow_id, access.actor)
     await services.reads.forget(found(row, "flow", flow_id))
     return Response(status_code=204)

@@ -39,6 +39,7 @@ from mediad.api.errors import ErrorBody, register_errors
 from mediad.api.forwarded import Forwarded
 from mediad.api.limits import Admission, HeaderLimit, RateHeaders
 from mediad.api.playing import MAX_BYTES as MAX_PLAYED_BYTES
+from mediad.api.request_ids import RequestIds
 from mediad.config import Http
 from mediad.metrics import Metrics
 
@@ -63,6 +64,15 @@ _RESOURCES = (
     webhook_deliveries,
     audit_logs,
     events,
+)
+_FROM_WITHIN = (
+    Admission,
+    BodyLimit,
+    KeyCheck,
+    RateHeaders,
+    HeaderLimit,
+    CountAnswers,
+    RequestIds,
 )
 _LARGEST = f"{MAX_BODY_BYTES >> 10} KiB, for `play` {MAX_PLAYED_BYTES >> 20} MiB"
 _DETAILS = REFUSALS | {413: {"description": f"The body is larger than it may be: {_LARGEST}"}}
@@ -90,8 +100,7 @@ def make_app(
         # The dialplan has its own way to say what is wrong.
         errors = {} if resource is dialplan else _ERRORS
         app.include_router(resource.router, prefix="/v1", responses=errors)
-    # The last is the outermost.
-    for middleware in (Admission, BodyLimit, KeyCheck, RateHeaders, HeaderLimit, CountAnswers):
+    for middleware in _FROM_WITHIN:
         app.add_middleware(middleware)
 
     @app.get("/healthz", summary="Whether the process lives, and what of it does not work")

@@ -148,10 +148,10 @@ BUSY = ApiError(503, "busy", "too many requests are waiting", headers={"Retry-Af
 
 
 async def refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer a request that gets no further than a limit, as `error_answer` says for its path."""
+    """Answer a request that gets no further than a limit, as `error_answer` says."""
     # As in RateHeaders.
     with contextlib.suppress(LocalProtocolError):
-        await error_answer(error, scope["path"])(scope, receive, send)
+        await error_answer(error, scope)(scope, receive, send)
 
 
 def now_s() -> float:

@@ -59,7 +59,7 @@ async def create_number(new: NewNumber, access: Admin, services: ServicesOf) -> 
     with _checking():
         async with services.database.write() as connection:
             await numbers.check_targets(connection, access.customer_id, new.model_dump())
-            row = await numbers.create(connection, access.customer_id, new, access.key_id)
+            row = await numbers.create(connection, access.customer_id, new, access.actor)
     await services.reads.forget(row)
     return row
 
@@ -102,7 +102,7 @@ async def change_number(
             before = found(before, "number", number_id)  # whatever its agent shall be
             await numbers.check_targets(connection, access.customer_id, values, before)
             row = await numbers.update(
-                connection, access.customer_id, number_id, values, access.key_id
+                connection, access.customer_id, number_id, values, access.actor
             )
     row = found(row, "number", number_id)
     await services.reads.forget(before, row)
@@ -113,7 +113,7 @@ async def change_number(
 async def delete_number(number_id: Id, access: Admin, services: ServicesOf) -> Response:
     """Delete a number: calls to it are refused, and anybody may make it again."""
     async with services.database.write() as connection:
-        row = await numbers.delete(connection, access.customer_id, number_id, access.key_id)
+        row = await numbers.delete(connection, access.customer_id, number_id, access.actor)
     await services.reads.forget(found(row, "number", number_id))
     return Response(status_code=204)
 

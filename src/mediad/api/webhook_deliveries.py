@@ -76,7 +76,7 @@ async def redeliver(delivery_id: DeliveryId, access: Operator, services: Service
         if webhook is None or webhook.status != "active":
             raise ApiError(409, "inactive", "an inactive or deleted webhook is told nothing")
         row = await webhook_deliveries.redeliver(
-            connection, access.customer_id, delivery_id, access.key_id
+            connection, access.customer_id, delivery_id, access.actor
         )
     return _found(row, delivery_id)
 

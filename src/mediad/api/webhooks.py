@@ -80,7 +80,7 @@ async def create_webhook(new: NewWebhook, access: Admin, services: ServicesOf) -
     secret = new_secret()
     try:
         async with services.database.write() as connection:
-            row = await webhooks.create(connection, access.customer_id, new, secret, access.key_id)
+            row = await webhooks.create(connection, access.customer_id, new, secret, access.actor)
     except TooManyWebhooks as exc:
         message = f"a customer has at most {MAX_WEBHOOKS} webhooks"
         raise ApiError(409, "too_many_webhooks", message) from exc
@@ -121,7 +121,7 @@ async def change_webhook(
     try:
         async with services.database.write() as connection:
             row = await webhooks.change(
-                connection, access.customer_id, webhook_id, values, access.key_id
+                connection, access.customer_id, webhook_id, values, access.actor
             )
     except ValidationError as exc:
         raise ApiError(422, "invalid", exc.errors(include_url=False)[0]["msg"]) from exc
@@ -132,7 +132,7 @@ async def change_webhook(
 async def delete_webhook(webhook_id: WebhookId, access: Admin, services: ServicesOf) -> Response:
     """Delete a webhook. What it was not yet told it never is."""
     async with services.database.write() as connection:
-        row = await webhooks.delete(connection, access.customer_id, webhook_id, access.key_id)
+        row = await webhooks.delete(connection, access.customer_id, webhook_id, access.actor)
     _found(row, webhook_id)
     return Response(status_code=204)
 
@@ -149,7 +149,7 @@ async def rotate_secret(
         row = await webhooks.rotate_secret(
             *(connection, access.customer_id, webhook_id, secret),
             overlap_s=rotation.overlap_s,
-            actor_id=access.key_id,
+            actor=access.actor,
         )
     return SecretWebhook(**_found(row, webhook_id).model_dump(), secret=secret)
 
@@ -169,7 +169,7 @@ async def test_webhook(webhook_id: WebhookId, access: Operator, services: Servic
         if row.status != "active":
             raise ApiError(409, "inactive", "an inactive webhook is told nothing")
         return await webhook_deliveries.add_test(
-            connection, access.customer_id, webhook_id, access.key_id
+            connection, access.customer_id, webhook_id, access.actor
         )
 
 

@@ -17,6 +17,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mediad.store import audit, rows
+from mediad.store.audit import Actor
 from mediad.store.pages import DEFAULT_LIMIT, Page
 from mediad.store.rows import Fields, Row
 from mediad.store.tables import accesskeys, customers
@@ -75,11 +76,6 @@ class AccessKeyFields(Fields):
     """It is good until then; null is for ever."""
 
 
-class _New(AccessKeyFields):
-    key_hash: str
-    prefix: str
-
-
 class AccessKey(Row):
     """An access key, without the key."""
 
@@ -90,10 +86,6 @@ class AccessKey(Row):
     """How the key begins, to tell it from others."""
     allowed_ips: list[str] | None
     tm_expire: datetime | None
-
-
-class _Inserted(AccessKey):
-    key_hash: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +102,16 @@ def hash_key(key: str) -> str:
 
 
 async def create(
-    connection: AsyncConnection, customer_id: str, fields: AccessKeyFields, actor_id: str | None
+    connection: AsyncConnection, customer_id: str, fields: AccessKeyFields, actor: Actor
 ) -> WithKey:
     """Insert an access key; return it with the key."""
     key = _PREFIX + secrets.token_urlsafe(32)
-    new = _New(**fields.model_dump(), key_hash=hash_key(key), prefix=key[:_SHOWN])
-    inserted = await rows.add(connection, accesskeys, _Inserted, customer_id, new, actor_id)
-    return WithKey(AccessKey.model_validate(inserted.model_dump()), key)
+    row = await rows.add(
+        *(connection, accesskeys, AccessKey, customer_id, fields, actor),
+        key_hash=hash_key(key),
+        prefix=key[:_SHOWN],
+    )
+    return WithKey(row, key)
 
 
 async def get(connection: AsyncConnection, customer_id: str, key_id: str) -> AccessKey | None:
@@ -148,7 +143,7 @@ async def rotate(
     *,
     changes: Mapping[str, object],
     overlap_s: float,
-    actor_id: str | None,
+    actor: Actor,
 ) -> WithKey | None:
     """Make a key like this one, which is good for ``overlap_s`` seconds more; None if the customer
     has none of this id.
@@ -173,22 +168,23 @@ async def rotate(
     end = now + timedelta(seconds=overlap_s)
     if before.tm_expire is not None:
         end = min(end, before.tm_expire)
+    values = {"tm_expire": end, "tm_update": now}
     await connection.execute(
         update(accesskeys)
         .where(accesskeys.c.customer_id == customer_id, accesskeys.c.id == key_id)
-        .values(tm_expire=end, tm_update=now)
+        .values(values)
     )
-    state = before.model_dump(mode="json")
-    entry = audit.Entry(customer_id, "update", "accesskey", key_id, actor_id, state)
-    await audit.record(connection, [entry])
-    return await create(connection, customer_id, fields, actor_id)
+    states = [row.model_dump(mode="json") for row in (before, before.model_copy(update=values))]
+    change = audit.Change(customer_id, "update", "accesskey", key_id, *states)
+    await audit.record(connection, actor, [change])
+    return await create(connection, customer_id, fields, actor)
 
 
 async def delete(
-    connection: AsyncConnection, customer_id: str, key_id: str, actor_id: str | None
+    connection: AsyncConnection, customer_id: str, key_id: str, actor: Actor
 ) -> AccessKey | None:
     """Revoke an access key and return it."""
-    return await rows.remove(connection, accesskeys, AccessKey, customer_id, key_id, actor_id)
+    return await rows.remove(connection, accesskeys, AccessKey, customer_id, key_id, actor)
 
 
 async def find(connection: AsyncConnection, key_hash: str) -> AccessKey | None:

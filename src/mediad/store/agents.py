@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mediad.config import check_agent_url
 from mediad.store import rows
+from mediad.store.audit import Actor
 from mediad.store.pages import DEFAULT_LIMIT, Page
 from mediad.store.rows import Fields, Object, Row, SmallObject
 from mediad.store.tables import agents
@@ -168,10 +169,10 @@ def check_override(override: Object, *, config: Object = _COMPLETE) -> Object:
 
 
 async def create(
-    connection: AsyncConnection, customer_id: str, fields: AgentFields, actor_id: str | None
+    connection: AsyncConnection, customer_id: str, fields: AgentFields, actor: Actor
 ) -> Agent:
     """Insert an agent and return it."""
-    return await rows.add(connection, agents, Agent, customer_id, fields, actor_id)
+    return await rows.add(connection, agents, Agent, customer_id, fields, actor)
 
 
 async def get(connection: AsyncConnection, customer_id: str, agent_id: str) -> Agent | None:
@@ -203,7 +204,7 @@ async def update(
     customer_id: str,
     agent_id: str,
     changes: Mapping[str, object],
-    actor_id: str | None,
+    actor: Actor,
 ) -> Agent | None:
     """Change an agent's `AgentFields` and return it. Calls that it is on keep what they began with.
 
@@ -211,12 +212,12 @@ async def update(
         ValueError: If a change is wrong.
     """
     return await rows.change(
-        connection, agents, Agent, customer_id, agent_id, AgentFields, changes, actor_id
+        connection, agents, Agent, customer_id, agent_id, AgentFields, changes, actor
     )
 
 
 async def delete(
-    connection: AsyncConnection, customer_id: str, agent_id: str, actor_id: str | None
+    connection: AsyncConnection, customer_id: str, agent_id: str, actor: Actor
 ) -> Agent | None:
     """Delete an agent and return it."""
-    return await rows.remove(connection, agents, Agent, customer_id, agent_id, actor_id)
+    return await rows.remove(connection, agents, Agent, customer_id, agent_id, actor)

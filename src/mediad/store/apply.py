@@ -2,7 +2,7 @@
 rows each.
 
 A batch that comes again, whole or in part, changes nothing: rows are told by their keys, events by
-their ids. The last locks taken are those of the numbers of events.
+their ids. The last locks taken are those of the audit log, then those of the numbers of events.
 """
 
 from collections.abc import Iterable, Sequence
@@ -54,6 +54,7 @@ async def apply(connection: AsyncConnection, facts: Iterable[Event]) -> Applied:
         connection, _COUNTED_CALLS, [{"key": customer, "more": count} for customer, count in counts]
     )
     await _count_agents_calls(connection, changes)
+    await audit.record(connection, audit.MEDIAD, map(_audited, changes.recovered))
     return Applied(await events.append(connection, changes.events), changes.call_ids)
 
 
@@ -87,14 +88,12 @@ async def _write_calls(connection: AsyncConnection, changes: Changes) -> None:
     await _execute(connection, calls.insert(), list(changes.new_calls.values()))
     await _execute(connection, _MOVED_CALL, changes.moved_calls)
     await _execute(connection, _ENDED_CALL, changes.ended_calls)
-    await audit.record(connection, map(_audit_entry, changes.recovered))
 
 
-def _audit_entry(recovered: Recovered) -> audit.Entry:
+def _audited(recovered: Recovered) -> audit.Change:
     end, status = recovered
-    return audit.Entry(
-        end.customer_id, "update", "call", end.call_id, before_state={"status": status}
-    )
+    before, after = {"status": status}, {"status": end.data["status"]}
+    return audit.Change(end.customer_id, "update", "call", end.call_id, before, after)
 
 
 async def _insert_new(connection: AsyncConnection, table: Table, rows: list[Row]) -> None:

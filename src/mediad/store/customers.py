@@ -9,10 +9,12 @@ from pydantic import Field
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from mediad.store import rows
+from mediad.store import audit, rows
+from mediad.store.audit import Actor
+from mediad.store.numbers import Number
 from mediad.store.pages import DEFAULT_LIMIT, Page, Position, newest_first, page_of
 from mediad.store.rows import Fields, Row
-from mediad.store.tables import customers
+from mediad.store.tables import customers, numbers
 from mediad.store.types import NEVER, new_id
 
 __all__ = ["Customer", "CustomerFields", "create", "delete", "get", "list_customers", "update"]
@@ -36,11 +38,9 @@ class Customer(Row):
     """All calls that it ever had."""
 
 
-async def create(
-    connection: AsyncConnection, fields: CustomerFields, actor_id: str | None
-) -> Customer:
+async def create(connection: AsyncConnection, fields: CustomerFields, actor: Actor) -> Customer:
     """Insert a customer and return it."""
-    return await rows.add(connection, customers, Customer, new_id(), fields, actor_id)
+    return await rows.add(connection, customers, Customer, new_id(), fields, actor)
 
 
 async def get(connection: AsyncConnection, customer_id: str) -> Customer | None:
@@ -68,7 +68,7 @@ async def update(
     connection: AsyncConnection,
     customer_id: str,
     changes: Mapping[str, object],
-    actor_id: str | None,
+    actor: Actor,
 ) -> Customer | None:
     """Change a customer's `CustomerFields` and return it.
 
@@ -77,14 +77,21 @@ async def update(
     """
     return await rows.change(
         *(connection, customers, Customer, customer_id, customer_id),
-        *(CustomerFields, changes, actor_id),
+        *(CustomerFields, changes, actor),
     )
 
 
 async def delete(
-    connection: AsyncConnection, customer_id: str, actor_id: str | None
-) -> Customer | None:
-    """Delete a customer and return it. What belongs to it stays; so do its numbers, which nobody
-    else can have then: see `numbers.delete_all`.
+    connection: AsyncConnection, customer_id: str, actor: Actor
+) -> list[Number] | None:
+    """Delete a customer and its numbers, which nobody else could have then; return these. What else
+    belongs to it stays. None if there is no such customer.
     """
-    return await rows.remove(connection, customers, Customer, customer_id, customer_id, actor_id)
+    found = await rows.mark_deleted(connection, customers, Customer, customer_id)
+    if not found:
+        return None
+    freed = await rows.mark_deleted(connection, numbers, Number, customer_id)
+    changes = [rows.deletion(customers, customer_id, before) for before, _ in found]
+    changes += [rows.deletion(numbers, customer_id, before) for before, _ in freed]
+    await audit.record(connection, actor, changes)
+    return [number for _, number in freed]

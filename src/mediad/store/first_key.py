@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mediad.store import accesskeys
 from mediad.store.accesskeys import AccessKeyFields
+from mediad.store.audit import MEDIAD
 from mediad.store.database import Database
 
 __all__ = ["make_first_key"]
@@ -26,7 +27,7 @@ async def make_first_key(database: Database, directory: Path) -> None:
         if await accesskeys.count(connection):
             return
         fields = AccessKeyFields(name="first", role="root")
-        made = await accesskeys.create(connection, "default", fields, None)
+        made = await accesskeys.create(connection, "default", fields, MEDIAD)
         # In the transaction: without the file there is no key either. If the transaction comes to
         # nothing, the next start gets here again.
         path.unlink(missing_ok=True)

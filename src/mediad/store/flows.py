@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mediad.store import rows
+from mediad.store.audit import Actor
 from mediad.store.pages import DEFAULT_LIMIT, Page
 from mediad.store.rows import Fields, Object, Row, at_most
 from mediad.store.tables import flows
@@ -67,10 +68,10 @@ class Flow(Row):
 
 
 async def create(
-    connection: AsyncConnection, customer_id: str, fields: FlowFields, actor_id: str | None
+    connection: AsyncConnection, customer_id: str, fields: FlowFields, actor: Actor
 ) -> Flow:
     """Insert a flow and return it."""
-    return await rows.add(connection, flows, Flow, customer_id, fields, actor_id)
+    return await rows.add(connection, flows, Flow, customer_id, fields, actor)
 
 
 async def get(connection: AsyncConnection, customer_id: str, flow_id: str) -> Flow | None:
@@ -98,7 +99,7 @@ async def update(
     customer_id: str,
     flow_id: str,
     changes: Mapping[str, object],
-    actor_id: str | None,
+    actor: Actor,
 ) -> Flow | None:
     """Change a flow's `FlowFields` and return it.
 
@@ -106,12 +107,12 @@ async def update(
         ValueError: If a change is wrong.
     """
     return await rows.change(
-        connection, flows, Flow, customer_id, flow_id, FlowFields, changes, actor_id
+        connection, flows, Flow, customer_id, flow_id, FlowFields, changes, actor
     )
 
 
 async def delete(
-    connection: AsyncConnection, customer_id: str, flow_id: str, actor_id: str | None
+    connection: AsyncConnection, customer_id: str, flow_id: str, actor: Actor
 ) -> Flow | None:
     """Delete a flow and return it."""
-    return await rows.remove(connection, flows, Flow, customer_id, flow_id, actor_id)
+    return await rows.remove(connection, flows, Flow, customer_id, flow_id, actor)

@@ -13,12 +13,13 @@ from mediad.config_option import config_option, load
 from mediad.metrics import Metrics
 from mediad.store import accesskeys, customers
 from mediad.store.accesskeys import AccessKey, AccessKeyFields, KeyExpired, WithKey
+from mediad.store.audit import Actor
 from mediad.store.database import Database
 from mediad.store.pages import MAX_LIMIT
 
 __all__ = ["keys"]
 
-_ACTOR = "mediad keys"  # as the audit log has it
+_ACTOR = Actor("mediad keys")
 
 T = TypeVar("T")
 
@@ -109,7 +110,7 @@ def rotate(config: Path | None, customer: str, as_json: bool, overlap: int, id: 
         async with database.write() as connection:
             try:
                 return await accesskeys.rotate(
-                    connection, customer, id, changes={}, overlap_s=overlap, actor_id=_ACTOR
+                    connection, customer, id, changes={}, overlap_s=overlap, actor=_ACTOR
                 )
             except KeyExpired as exc:
                 raise click.ClickException(

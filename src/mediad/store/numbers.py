@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from mediad.store import agents as agents_store
 from mediad.store import rows
 from mediad.store.agents import check_override
+from mediad.store.audit import Actor
 from mediad.store.pages import DEFAULT_LIMIT, Page
 from mediad.store.rows import Fields, Object, Row, SmallObject
 from mediad.store.tables import agents, flows, numbers
@@ -26,7 +27,6 @@ __all__ = [
     "check_targets",
     "create",
     "delete",
-    "delete_all",
     "find_called",
     "get",
     "list_numbers",
@@ -161,7 +161,7 @@ async def _check_override(
 
 
 async def create(
-    connection: AsyncConnection, customer_id: str, fields: NumberFields, actor_id: str | None
+    connection: AsyncConnection, customer_id: str, fields: NumberFields, actor: Actor
 ) -> Number:
     """Insert a number and return it.
 
@@ -169,7 +169,7 @@ async def create(
         NumberTaken: If somebody has it already.
     """
     try:
-        return await rows.add(connection, numbers, Number, customer_id, fields, actor_id)
+        return await rows.add(connection, numbers, Number, customer_id, fields, actor)
     except IntegrityError as exc:
         raise NumberTaken(f"{fields.number} is somebody's already") from exc
 
@@ -203,7 +203,7 @@ async def update(
     customer_id: str,
     number_id: str,
     changes: Mapping[str, object],
-    actor_id: str | None,
+    actor: Actor,
 ) -> Number | None:
     """Change a number's `NumberFields` and return it.
 
@@ -213,21 +213,14 @@ async def update(
     """
     try:
         return await rows.change(
-            connection, numbers, Number, customer_id, number_id, NumberFields, changes, actor_id
+            connection, numbers, Number, customer_id, number_id, NumberFields, changes, actor
         )
     except IntegrityError as exc:
         raise NumberTaken(f"{changes.get('number')} is somebody's already") from exc
 
 
 async def delete(
-    connection: AsyncConnection, customer_id: str, number_id: str, actor_id: str | None
+    connection: AsyncConnection, customer_id: str, number_id: str, actor: Actor
 ) -> Number | None:
     """Delete a number and return it. It can be created again, by anybody."""
-    return await rows.remove(connection, numbers, Number, customer_id, number_id, actor_id)
-
-
-async def delete_all(
-    connection: AsyncConnection, customer_id: str, actor_id: str | None
-) -> list[Number]:
-    """Delete all of a customer's numbers and return them. They can be created again, by anybody."""
-    return await rows.remove_all(connection, numbers, Number, customer_id, actor_id)
+    return await rows.remove(connection, numbers, Number, customer_id, number_id, actor)

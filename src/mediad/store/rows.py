@@ -3,7 +3,7 @@ by their ``tm_delete``, and no change is without its entry in the audit log.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Select, Table, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mediad.store import audit
+from mediad.store.audit import Actor
 from mediad.store.pages import Page, Position, newest_first, page_of
 from mediad.store.types import NEVER, new_id, utc_now
 
@@ -24,10 +25,11 @@ __all__ = [
     "add",
     "at_most",
     "change",
+    "deletion",
     "find",
     "list_rows",
+    "mark_deleted",
     "remove",
-    "remove_all",
     "select_rows",
 ]
 
@@ -123,16 +125,22 @@ async def add(
     model: type[R],
     customer_id: str,
     fields: Fields,
-    actor_id: str | None,
+    actor: Actor,
+    **others: str | int,
 ) -> R:
-    """Insert a row and return it."""
+    """Insert a row and return it.
+
+    Args:
+        others: Columns that no person sets. What is not in the model, as secrets are not, is not
+            told to the audit log.
+    """
     now = utc_now()
     ids = {"id": new_id(), _owner(table).name: customer_id}  # the second may be the first
     times = {"tm_create": now, "tm_update": now, "tm_delete": NEVER}
-    row = model.model_validate({**fields.model_dump(mode="json"), **ids, **times})
-    await connection.execute(insert(table), row.model_dump())
-    entry = _entry(table, customer_id, row.id, "create", actor_id, None)
-    await audit.record(connection, [entry])
+    row = model.model_validate({**fields.model_dump(mode="json"), **others, **ids, **times})
+    await connection.execute(insert(table), others | row.model_dump())
+    change = audit.Change(customer_id, "create", _type(table), row.id, after=_state(row))
+    await audit.record(connection, actor, [change])
     return row
 
 
@@ -144,21 +152,27 @@ async def change(
     id: str,
     fields: type[Fields],
     changes: Mapping[str, object],
-    actor_id: str | None,
+    actor: Actor,
 ) -> R | None:
     """Change a row and return it as it is now; None if the customer has none of this id.
 
     Raises:
         ValueError: If the row may not be like that.
     """
-
-    def values(before: R) -> dict[str, Any]:
-        now = before.model_dump(include=set(fields.model_fields))
-        return fields.model_validate({**now, **changes}).model_dump(
-            mode="json", include=set(changes)
-        )
-
-    return await _update(connection, table, model, customer_id, id, values, "update", actor_id)
+    query = select_rows(table, model, customer_id).where(table.c.id == id).with_for_update()
+    before = await _one(connection, query, model)
+    if before is None:
+        return None
+    now = before.model_dump(include=set(fields.model_fields))
+    checked = fields.model_validate({**now, **changes})
+    values = checked.model_dump(mode="json", include=set(changes)) | {"tm_update": utc_now()}
+    after = model.model_validate(before.model_dump() | values)
+    where = (_owner(table) == customer_id, table.c.id == id)
+    await connection.execute(update(table).where(*where).values(values))
+    states = (_state(before), _state(after))
+    done = audit.Change(customer_id, "update", _type(table), id, *states)
+    await audit.record(connection, actor, [done])
+    return after
 
 
 async def remove(
@@ -167,56 +181,39 @@ async def remove(
     model: type[R],
     customer_id: str,
     id: str,
-    actor_id: str | None,
+    actor: Actor,
 ) -> R | None:
     """Delete a row and return it; None if the customer has none of this id."""
+    found = await mark_deleted(connection, table, model, customer_id, table.c.id == id)
+    await audit.record(
+        connection, actor, [deletion(table, customer_id, before) for before, _ in found]
+    )
+    return found[0][1] if found else None
 
-    def values(_: R) -> dict[str, Any]:
-        return {"tm_delete": utc_now()}
 
-    return await _update(connection, table, model, customer_id, id, values, "delete", actor_id)
-
-
-async def remove_all(
+async def mark_deleted(
     connection: AsyncConnection,
     table: Table,
     model: type[R],
     customer_id: str,
-    actor_id: str | None,
-) -> list[R]:
-    """Delete all of a customer's rows and return them."""
-    query = select_rows(table, model, customer_id).with_for_update()
+    *conditions: ColumnElement[bool],
+) -> list[tuple[R, R]]:
+    """Delete a customer's rows; return each as it was and as it is. `audit.record` is still to be
+    told of each `deletion`, once nothing else is to be locked.
+    """
+    query = select_rows(table, model, customer_id).where(*conditions).with_for_update()
     result = await connection.execute(query)
     before = [model.model_validate(dict(row)) for row in result.mappings()]
     now = utc_now()
-    where = (_owner(table) == customer_id, table.c.tm_delete == NEVER)
-    await connection.execute(update(table).where(*where).values(tm_delete=now, tm_update=now))
-    entries = [_entry(table, customer_id, row.id, "delete", actor_id, row) for row in before]
-    await audit.record(connection, entries)
-    return before
+    times = {"tm_delete": now, "tm_update": now}
+    where = (_owner(table) == customer_id, table.c.tm_delete == NEVER, *conditions)
+    await connection.execute(update(table).where(*where).values(times))
+    return [(row, row.model_copy(update=times)) for row in before]
 
 
-async def _update(
-    connection: AsyncConnection,
-    table: Table,
-    model: type[R],
-    customer_id: str,
-    id: str,
-    values: Callable[[R], dict[str, Any]],
-    action: str,
-    actor_id: str | None,
-) -> R | None:
-    query = select_rows(table, model, customer_id).where(table.c.id == id).with_for_update()
-    before = await _one(connection, query, model)
-    if before is None:
-        return None
-    changed = values(before) | {"tm_update": utc_now()}
-    after = model.model_validate(before.model_dump() | changed)
-    where = (_owner(table) == customer_id, table.c.id == id)
-    await connection.execute(update(table).where(*where).values(changed))
-    entry = _entry(table, customer_id, id, action, actor_id, before)
-    await audit.record(connection, [entry])
-    return after
+def deletion(table: Table, customer_id: str, before: Row) -> audit.Change:
+    """Return what the audit log is told of a deleted row."""
+    return audit.Change(customer_id, "delete", _type(table), before.id, _state(before))
 
 
 async def _one(connection: AsyncConnection, query: Select[Any], model: type[R]) -> R | None:
@@ -224,12 +221,13 @@ async def _one(connection: AsyncConnection, query: Select[Any], model: type[R]) 
     return None if row is None else model.model_validate(dict(row))
 
 
-def _entry(
-    table: Table, customer_id: str, id: str, action: str, actor_id: str | None, before: Row | None
-) -> audit.Entry:
-    state = None if before is None else before.model_dump(mode="json")
-    type_ = table.name.removesuffix("s")
-    return audit.Entry(customer_id, action, type_, id, actor_id, state)
+def _state(row: Row) -> dict[str, JsonValue]:
+    """Return a row as the audit log has it: without what its model has not."""
+    return row.model_dump(mode="json")
+
+
+def _type(table: Table) -> str:
+    return table.name.removesuffix("s")
 
 
 def _owner(table: Table) -> ColumnElement[str]:

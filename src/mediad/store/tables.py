@@ -22,6 +22,7 @@ __all__ = [
     "TABLES",
     "accesskeys",
     "agents",
+    "audit_chains",
     "audit_logs",
     "calls",
     "customers",
@@ -284,19 +285,39 @@ event_sequences = _table(
     Column("last", BigInteger, nullable=False),  # the highest sequence that an event has
 )
 
+# What a mediad before version 0004 leaves out is NULL: it may still run.
 audit_logs = _table(
     "audit_logs",
     _id(),
     _customer_id(),
+    Column("sequence", BigInteger),  # within the customer
     Column("action", String(50), nullable=False),  # create, update, delete, …
     Column("resource_type", String(50), nullable=False),
     Column("resource_id", Id(), nullable=False),
     Column("actor_id", Id()),  # a key, or mediad keys; NULL is mediad itself
+    Column("ip", String(64)),
+    Column("user_agent", String(255)),
+    Column("request_id", String(64)),
+    Column("duration_ms", BigInteger),
+    Column("error", String(50)),  # why it was refused; NULL is what was done
     Column("before_state", Json()),
+    Column("after_state", Json()),
+    Column("changed_fields", Json()),
+    Column("prev_hash", String(64)),  # SHA-256, in hex
+    Column("hash", String(64)),
     Column("tm_create", UtcDateTime(), nullable=False),
+    Index("uq_audit_logs_sequence", "customer_id", "sequence", unique=True),
     Index("idx_audit_logs_customer", "customer_id", "tm_create", "id"),
+    Index("idx_audit_logs_customer_actor", "customer_id", "actor_id", "tm_create", "id"),
     Index("idx_audit_logs_resource", "resource_id", "tm_create"),
     Index("idx_audit_logs_tm_create", "tm_create"),
+)
+
+audit_chains = _table(
+    "audit_chains",
+    Column("customer_id", Id(), primary_key=True),
+    Column("sequence", BigInteger, nullable=False),  # of the customer's last entry
+    Column("hash", String(64), nullable=False),  # the same one's
 )
 
 webhooks = _table(

@@ -11,6 +11,7 @@ from sqlalchemy import insert, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mediad.store import audit, rows
+from mediad.store.audit import Actor
 from mediad.store.pages import DEFAULT_LIMIT, Page
 from mediad.store.rows import Row
 from mediad.store.tables import webhook_deliveries
@@ -80,7 +81,7 @@ async def list_deliveries(
 
 
 async def redeliver(
-    connection: AsyncConnection, customer_id: str, delivery_id: str, actor_id: str | None
+    connection: AsyncConnection, customer_id: str, delivery_id: str, actor: Actor
 ) -> Delivery | None:
     """Make a delivery again, whatever became of it, with all its attempts before it; return it."""
     before = await get(connection, customer_id, delivery_id)
@@ -93,14 +94,16 @@ async def redeliver(
         .where(table.c.customer_id == customer_id, table.c.id == delivery_id)
         .values(status="pending", attempts=0, tm_next=now, tm_update=now)
     )
-    state = before.model_dump(mode="json", exclude={"attempt_log"})
-    entry = audit.Entry(customer_id, "redeliver", "webhook_delivery", delivery_id, actor_id, state)
-    await audit.record(connection, [entry])
-    return await get(connection, customer_id, delivery_id)
+    after = await get(connection, customer_id, delivery_id)
+    assert after is not None  # deliveries are not deleted
+    states = [row.model_dump(mode="json", exclude={"attempt_log"}) for row in (before, after)]
+    change = audit.Change(customer_id, "redeliver", "webhook_delivery", delivery_id, *states)
+    await audit.record(connection, actor, [change])
+    return after
 
 
 async def add_test(
-    connection: AsyncConnection, customer_id: str, webhook_id: str, actor_id: str | None = None
+    connection: AsyncConnection, customer_id: str, webhook_id: str, actor: Actor
 ) -> Delivery:
     """Insert the delivery of an event that did not happen, and return it."""
     now = utc_now()
@@ -121,6 +124,6 @@ async def add_test(
         "tm_delete": NEVER,
     }
     await connection.execute(insert(webhook_deliveries), values)
-    entry = audit.Entry(customer_id, "test", "webhook", webhook_id, actor_id)
-    await audit.record(connection, [entry])
+    change = audit.Change(customer_id, "test", "webhook", webhook_id)
+    await audit.record(connection, actor, [change])
     return Delivery.model_validate(values)

@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mediad.store import audit, rows
+from mediad.store.audit import Actor
 from mediad.store.pages import DEFAULT_LIMIT, Page
 from mediad.store.rows import Fields, Row
 from mediad.store.tables import event_sequences, webhooks
@@ -70,11 +71,6 @@ class WebhookFields(Fields):
     """Types that are told, as call_hungup or transcript_*; none is all of them."""
 
 
-class _New(WebhookFields):
-    secret: str = Field(repr=False)
-    last_sequence: int
-
-
 class Webhook(Row):
     """A webhook."""
 
@@ -86,9 +82,6 @@ class Webhook(Row):
     events: list[str]
 
 
-class _Inserted(Webhook):
-    secret: str = Field(repr=False)
-    last_sequence: int
 
 
 async def create(
@@ -96,7 +89,7 @@ async def create(
     customer_id: str,
     fields: WebhookFields,
     secret: str,
-    actor_id: str | None,
+    actor: Actor,
 ) -> Webhook:
     """Insert a webhook and return it. It is told what happens from now on.
 
@@ -109,9 +102,11 @@ async def create(
     if (await connection.execute(count)).scalar_one() >= MAX_WEBHOOKS:
         raise TooManyWebhooks
     last = await _last_sequence(connection, customer_id)
-    new = _New(**fields.model_dump(), secret=secret, last_sequence=last)
-    row = await rows.add(connection, webhooks, _Inserted, customer_id, new, actor_id)
-    return Webhook.model_validate(row.model_dump(include=set(Webhook.model_fields)))
+    return await rows.add(
+        *(connection, webhooks, Webhook, customer_id, fields, actor),
+        secret=secret,
+        last_sequence=last,
+    )
 
 
 async def get(connection: AsyncConnection, customer_id: str, webhook_id: str) -> Webhook | None:
@@ -141,7 +136,7 @@ async def change(
     customer_id: str,
     webhook_id: str,
     changes: Mapping[str, object],
-    actor_id: str | None,
+    actor: Actor,
 ) -> Webhook | None:
     """Change a webhook's `WebhookFields` and return it.
 
@@ -150,7 +145,7 @@ async def change(
     """
     before = await get(connection, customer_id, webhook_id)
     after = await rows.change(
-        connection, webhooks, Webhook, customer_id, webhook_id, WebhookFields, changes, actor_id
+        connection, webhooks, Webhook, customer_id, webhook_id, WebhookFields, changes, actor
     )
     if before and after and (before.status, after.status) == ("inactive", "active"):
         last = await _last_sequence(connection, customer_id)
@@ -166,7 +161,7 @@ async def rotate_secret(
     webhook_id: str,
     secret: str,
     overlap_s: float,
-    actor_id: str | None,
+    actor: Actor,
 ) -> Webhook | None:
     """Give a webhook a new secret; the one before signs, too, for so long."""
     before = await get(connection, customer_id, webhook_id)
@@ -182,17 +177,20 @@ async def rotate_secret(
     # Two statements: in MySQL the first assignment is seen by the second, in SQLite it is not.
     await connection.execute(update(webhooks).where(*where).values(values))
     await connection.execute(update(webhooks).where(*where).values(secret=secret))
-    state = before.model_dump(mode="json")
-    entry = audit.Entry(customer_id, "rotate_secret", "webhook", webhook_id, actor_id, state)
-    await audit.record(connection, [entry])
-    return await get(connection, customer_id, webhook_id)
+    after = before.model_copy(update={"tm_update": now})
+    states = [row.model_dump(mode="json") for row in (before, after)]
+    change = audit.Change(
+        *(customer_id, "rotate_secret", "webhook", webhook_id, *states), secrets=("secret",)
+    )
+    await audit.record(connection, actor, [change])
+    return after
 
 
 async def delete(
-    connection: AsyncConnection, customer_id: str, webhook_id: str, actor_id: str | None
+    connection: AsyncConnection, customer_id: str, webhook_id: str, actor: Actor
 ) -> Webhook | None:
     """Delete a webhook and return it. What it was not yet told it never is."""
-    return await rows.remove(connection, webhooks, Webhook, customer_id, webhook_id, actor_id)
+    return await rows.remove(connection, webhooks, Webhook, customer_id, webhook_id, actor)
 
 
 def _is(customer_id: str, webhook_id: str) -> tuple[ColumnElement[bool], ...]:

@@ -15,6 +15,7 @@ from mediad.metrics import Metrics
 from mediad.store import accesskeys
 from mediad.store.accesskeys import AccessKeyFields
 from mediad.store.agents import Agent
+from mediad.store.audit import MEDIAD
 from mediad.store.database import Database
 from tests.fakes.asterisk import AsteriskCall
 from tests.integration.daemon import Daemon, running
@@ -152,7 +153,7 @@ async def _make_root_key(settings: Settings) -> str:
     try:
         async with database.write() as connection:
             fields = AccessKeyFields(name="test", role="root")
-            return (await accesskeys.create(connection, DEFAULT_CUSTOMER, fields, None)).key
+            return (await accesskeys.create(connection, DEFAULT_CUSTOMER, fields, MEDIAD)).key
     finally:
         await database.close()
 

@@ -30,7 +30,17 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mediad import config
-from mediad.store import calls, events, numbers, recordings, tables, transcribes, transcripts
+from mediad.store import (
+    audit,
+    calls,
+    events,
+    numbers,
+    recordings,
+    tables,
+    transcribes,
+    transcripts,
+)
+from mediad.store.audit import EntryFilter
 from mediad.store.calls import CallFilter
 from mediad.store.engine import make_engine
 from mediad.store.pages import Position
@@ -45,7 +55,9 @@ MIDDLE = START + timedelta(seconds=ROWS // 2)
 TOKEN = Position.at(MIDDLE, "m").token()
 OWNER = "customer-7"
 SEVENTH = hashlib.md5(b"7").hexdigest()  # an id in MariaDB, which does not plan for what is missing
-FEW = {tables.transcribes: 2_000, tables.recordings: 2_000, tables.numbers: 2_000}
+FEW = dict.fromkeys(
+    (tables.transcribes, tables.recordings, tables.numbers, tables.audit_logs), 2_000
+)
 SEEDED = {tables.calls: ROWS, tables.transcripts: ROWS, tables.events: ROWS} | FEW
 
 N = column("n", Integer)
@@ -93,6 +105,10 @@ def row(table: Table, is_sqlite: bool) -> dict[str, ColumnElement[Any]]:
         "message": literal("some words"),
         "tm_transcript": N,
         "sequence": N,
+        "action": literal("update"),
+        "resource_type": literal("agent"),
+        "resource_id": named("agent-", N % 110),
+        "actor_id": named("key-", N % 30),
         "type": literal("call_created"),
         "offset_us": N,
         "data": literal_column("'{}'"),
@@ -199,6 +215,10 @@ def list_calls(token: str | None = None, **which: Any) -> Query:
     return lambda connection: calls.list_calls(connection, OWNER, CallFilter(**which), token=token)
 
 
+def list_entries(**which: Any) -> Query:
+    return lambda connection: audit.list_entries(connection, OWNER, EntryFilter(**which))
+
+
 def of_call(token: str | None = None) -> Query:
     return lambda connection: transcripts.list_of_call(connection, OWNER, "call-7", token=token)
 
@@ -227,6 +247,9 @@ def of_call(token: str | None = None) -> Query:
         R(lambda c: recordings.list_recordings(c, OWNER), {"customer"}, id="recordings"),
         R(lambda c: numbers.find_called(c, "+497"), {"number"}, id="a called number"),
         R(lambda c: numbers.list_numbers(c, OWNER), {"customer"}, id="numbers"),
+        R(list_entries(), {"customer"}, id="audit log"),
+        R(list_entries(since=START + timedelta(minutes=9)), {"customer"}, id="audit log of a time"),
+        R(list_entries(actor_id="key-7"), {"customer_actor"}, id="audit log of a key"),
     ],
 )
 async def test_a_query_goes_by_its_index(

@@ -13,6 +13,7 @@ from sqlalchemy import insert
 
 from mediad.store import agents, audit, customers, flows, numbers, tables
 from mediad.store.agents import AgentConfig, AgentFields
+from mediad.store.audit import MEDIAD, Actor, EntryFilter
 from mediad.store.customers import CustomerFields
 from mediad.store.database import Database
 from mediad.store.flows import FlowFields
@@ -21,6 +22,7 @@ from mediad.store.pages import MAX_LIMIT
 from mediad.store.types import NEVER, new_id, utc_now
 
 CONFIG = AgentConfig(prompt="You are a helpful agent.")
+SOMEONE = Actor("someone")
 EMOJI = "Zoë 👩🏽‍🚀🍣🍺 日本"
 
 
@@ -30,13 +32,13 @@ def agent_fields(**others: Any) -> AgentFields:
 
 async def create_agent(database: Database, customer_id: str, **others: Any) -> agents.Agent:
     async with database.write() as connection:
-        return await agents.create(connection, customer_id, agent_fields(**others), "someone")
+        return await agents.create(connection, customer_id, agent_fields(**others), SOMEONE)
 
 
 async def create_number(database: Database, customer_id: str, number: str) -> numbers.Number:
     async with database.write() as connection:
         fields = NumberFields(number=number, tags=["a", "b"])
-        return await numbers.create(connection, customer_id, fields, None)
+        return await numbers.create(connection, customer_id, fields, MEDIAD)
 
 
 async def test_what_is_created_can_be_read(database: Database) -> None:
@@ -63,7 +65,7 @@ async def test_changes_are_kept_and_the_rest_stays(database: Database) -> None:
     made = await create_agent(database, "c1", detail="old")
     async with database.write() as connection:
         changes = {"name": "new", "status": "inactive"}
-        changed = await agents.update(connection, "c1", made.id, changes, "someone")
+        changed = await agents.update(connection, "c1", made.id, changes, SOMEONE)
     assert changed is not None
     assert (changed.name, changed.status, changed.detail) == ("new", "inactive", "old")
     assert changed.tm_create == made.tm_create < changed.tm_update
@@ -87,7 +89,7 @@ async def test_wrong_changes_are_refused(database: Database, changes: dict[str, 
 
     async def update() -> None:
         async with database.write() as connection:
-            await agents.update(connection, "c1", made.id, changes, None)
+            await agents.update(connection, "c1", made.id, changes, MEDIAD)
 
     with pytest.raises(ValueError, match="validation error"):
         await update()
@@ -98,13 +100,13 @@ async def test_wrong_changes_are_refused(database: Database, changes: dict[str, 
 async def test_deleted_rows_are_gone(database: Database) -> None:
     made = await create_agent(database, "c1")
     async with database.write() as connection:
-        deleted = await agents.delete(connection, "c1", made.id, "someone")
+        deleted = await agents.delete(connection, "c1", made.id, SOMEONE)
         assert deleted is not None
         assert deleted.tm_delete != NEVER
         assert await agents.get(connection, "c1", made.id) is None
         assert (await agents.list_agents(connection, "c1")).items == []
-        assert await agents.update(connection, "c1", made.id, {"name": "x"}, None) is None
-        assert await agents.delete(connection, "c1", made.id, None) is None
+        assert await agents.update(connection, "c1", made.id, {"name": "x"}, MEDIAD) is None
+        assert await agents.delete(connection, "c1", made.id, MEDIAD) is None
 
 
 async def test_another_customer_has_nothing_of_it(database: Database) -> None:
@@ -112,17 +114,17 @@ async def test_another_customer_has_nothing_of_it(database: Database) -> None:
     number = await create_number(database, "c1", "+4930123")
     async with database.write() as connection:
         flow = await flows.create(
-            connection, "c1", FlowFields(name="f", actions=[{"type": "talk"}]), None
+            connection, "c1", FlowFields(name="f", actions=[{"type": "talk"}]), MEDIAD
         )
         assert await agents.get(connection, "c2", agent.id) is None
-        assert await agents.update(connection, "c2", agent.id, {"name": "x"}, None) is None
-        assert await agents.delete(connection, "c2", agent.id, None) is None
+        assert await agents.update(connection, "c2", agent.id, {"name": "x"}, MEDIAD) is None
+        assert await agents.delete(connection, "c2", agent.id, MEDIAD) is None
         assert await numbers.get(connection, "c2", number.id) is None
-        assert await numbers.update(connection, "c2", number.id, {"name": "x"}, None) is None
-        assert await numbers.delete(connection, "c2", number.id, None) is None
+        assert await numbers.update(connection, "c2", number.id, {"name": "x"}, MEDIAD) is None
+        assert await numbers.delete(connection, "c2", number.id, MEDIAD) is None
         assert await flows.get(connection, "c2", flow.id) is None
-        assert await flows.update(connection, "c2", flow.id, {"name": "x"}, None) is None
-        assert await flows.delete(connection, "c2", flow.id, None) is None
+        assert await flows.update(connection, "c2", flow.id, {"name": "x"}, MEDIAD) is None
+        assert await flows.delete(connection, "c2", flow.id, MEDIAD) is None
         for listed in (
             await agents.list_agents(connection, "c2"),
             await numbers.list_numbers(connection, "c2"),
@@ -137,25 +139,25 @@ async def test_flows(database: Database) -> None:
     actions = [{"type": "answer"}, {"type": "talk", "text": EMOJI}]
     async with database.write() as connection:
         fields = FlowFields(name="first", actions=actions)
-        flow = await flows.create(connection, "c1", fields, None)
+        flow = await flows.create(connection, "c1", fields, MEDIAD)
         assert (await flows.list_flows(connection, "c1")).items == [flow]
-        changed = await flows.update(connection, "c1", flow.id, {"actions": actions[:1]}, None)
+        changed = await flows.update(connection, "c1", flow.id, {"actions": actions[:1]}, MEDIAD)
         assert changed is not None
         assert await flows.get(connection, "c1", flow.id) == changed
         assert changed.actions == actions[:1]
-        assert await flows.delete(connection, "c1", flow.id, None) is not None
+        assert await flows.delete(connection, "c1", flow.id, MEDIAD) is not None
 
 
 async def test_customers(database: Database) -> None:
     async with database.write() as connection:
-        made = await customers.create(connection, CustomerFields(name="Ann"), "root")
-        changed = await customers.update(connection, made.id, {"name": "Anne"}, "root")
+        made = await customers.create(connection, CustomerFields(name="Ann"), Actor("root"))
+        changed = await customers.update(connection, made.id, {"name": "Anne"}, Actor("root"))
         assert changed is not None
         assert await customers.get(connection, made.id) == changed
         default = await customers.get(connection, "default")
         assert default is not None
         assert (default.status, default.total_calls) == ("active", 0)
-        assert await customers.delete(connection, made.id, "root") is not None
+        assert await customers.delete(connection, made.id, Actor("root")) is not None
         assert await customers.get(connection, made.id) is None
         entries = (await audit.list_entries(connection, made.id)).items
     assert [entry.action for entry in entries] == ["delete", "update", "create"]
@@ -167,10 +169,13 @@ async def test_customers(database: Database) -> None:
 async def test_every_change_is_in_the_audit_log(database: Database) -> None:
     made = await create_agent(database, "c1")
     async with database.write() as connection:
-        await agents.update(connection, "c1", made.id, {"name": "new"}, "ann")
-        await agents.delete(connection, "c1", made.id, "bob")
-        entries = (await audit.list_entries(connection, "c1", resource_id=made.id)).items
-        assert (await audit.list_entries(connection, "c1", resource_id="other")).items == []
+        await agents.update(connection, "c1", made.id, {"name": "new"}, Actor("ann"))
+        await agents.delete(connection, "c1", made.id, Actor("bob"))
+        of_made = EntryFilter(resource_id=made.id)
+        entries = (await audit.list_entries(connection, "c1", of_made)).items
+        assert (
+            await audit.list_entries(connection, "c1", EntryFilter(resource_id="other"))
+        ).items == []
         first = await audit.list_entries(connection, "c1", limit=1)
         rest = await audit.list_entries(connection, "c1", token=first.next_token)
     assert first.items + rest.items == entries
@@ -202,7 +207,7 @@ async def test_a_number_has_one_customer(database: Database) -> None:
 
     async def rename() -> None:
         async with database.write() as connection:
-            await numbers.update(connection, "c2", other.id, {"number": "+4930123"}, None)
+            await numbers.update(connection, "c2", other.id, {"number": "+4930123"}, MEDIAD)
 
     with pytest.raises(NumberTaken):
         await rename()
@@ -214,25 +219,31 @@ async def test_a_deleted_number_comes_back(database: Database) -> None:
         async with database.write() as connection:
             found = await numbers.find_called(connection, "+4930123")
             assert found == made
-            await numbers.delete(connection, customer_id, made.id, None)
+            await numbers.delete(connection, customer_id, made.id, MEDIAD)
             assert await numbers.find_called(connection, "+4930123") is None
 
 
-async def test_all_numbers_of_a_customer_are_deleted(database: Database) -> None:
-    ours = [await create_number(database, "c1", number) for number in ("+4930123", "+4930124")]
-    kept = await create_number(database, "c2", "+4930125")
+async def test_the_numbers_of_a_deleted_customer_are_anybodys(database: Database) -> None:
+    root = Actor("root")
     async with database.write() as connection:
-        freed = await numbers.delete_all(connection, "c1", "root")
-        assert sorted(freed, key=lambda row: row.number) == ours
-        assert (await numbers.list_numbers(connection, "c1")).items == []
+        customer = await customers.create(connection, CustomerFields(name="Ann"), root)
+    ours = [await create_number(database, customer.id, number) for number in ("+491", "+492")]
+    kept = await create_number(database, "c2", "+493")
+    async with database.write() as connection:
+        freed = await customers.delete(connection, customer.id, root)
+        assert freed is not None
+        assert [row.id for row in sorted(freed, key=lambda row: row.number)] == [
+            row.id for row in ours
+        ]
+        assert (await numbers.list_numbers(connection, customer.id)).items == []
         assert (await numbers.list_numbers(connection, "c2")).items == [kept]
-        entries = (await audit.list_entries(connection, "c1", limit=2)).items
-        assert await numbers.delete_all(connection, "c1", "root") == []
+        entries = (await audit.list_entries(connection, customer.id, limit=3)).items
+        assert await customers.delete(connection, customer.id, root) is None
     assert {(entry.action, entry.actor_id, entry.resource_id) for entry in entries} == {
-        ("delete", "root", row.id) for row in ours
+        ("delete", "root", id) for id in (customer.id, *(row.id for row in ours))
     }
-    assert all(entry.before_state for entry in entries)
-    await create_number(database, "c2", "+4930123")
+    assert all(entry.before_state and entry.after_state is None for entry in entries)
+    await create_number(database, "c2", "+491")
 
 
 async def test_a_called_number_says_whose_call_it_is(database: Database) -> None:

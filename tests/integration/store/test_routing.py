@@ -10,6 +10,7 @@ from mediad.config import Cache, Redis
 from mediad.metrics import Metrics
 from mediad.store import agents, numbers
 from mediad.store.agents import AgentFields
+from mediad.store.audit import MEDIAD
 from mediad.store.cached import CachedReads
 from mediad.store.database import Database
 from mediad.store.numbers import Number, NumberFields
@@ -29,14 +30,14 @@ async def reads(database: Database) -> AsyncIterator[CachedReads]:
 async def add_agent(database: Database, status: str = "active", **config: Any) -> str:
     fields = {"name": "a", "status": status, "config": CONFIG | config}
     async with database.write() as connection:
-        made = await agents.create(connection, "ours", AgentFields.model_validate(fields), None)
+        made = await agents.create(connection, "ours", AgentFields.model_validate(fields), MEDIAD)
     return made.id
 
 
 async def add_number(database: Database, number: str, **fields: Any) -> Number:
     wanted = NumberFields.model_validate({"number": number} | fields)
     async with database.write() as connection:
-        return await numbers.create(connection, "ours", wanted, None)
+        return await numbers.create(connection, "ours", wanted, MEDIAD)
 
 
 async def test_number_leads_to_its_agent_and_changes_its_config(

@@ -6,9 +6,11 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from click.testing import CliRunner, Result
@@ -18,11 +20,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from mediad import config
 from mediad.errors import ConfigError, SchemaError
 from mediad.metrics import Metrics
-from mediad.store import schema
+from mediad.store import audit, schema
+from mediad.store.audit import MEDIAD, Change, EntryFilter
+from mediad.store.audit_chain import verify
 from mediad.store.database import Database
 from mediad.store.engine import make_engine
 from mediad.store.migrate_command import migrate
 from mediad.store.tables import TABLES, metadata
+from mediad.store.types import new_id
 from tests.mariadb import MariaDb
 
 SECOND = '''"""Give agents a colour."""
@@ -30,8 +35,8 @@ SECOND = '''"""Give agents a colour."""
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0004"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 
 
 def upgrade() -> None:
@@ -68,7 +73,7 @@ def newer_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A mediad that has a second migration."""
     directory = tmp_path / "migrations"
     shutil.copytree(schema._DIRECTORY, directory)
-    (directory / "versions" / "0004_colour.py").write_text(SECOND)
+    (directory / "versions" / "0005_colour.py").write_text(SECOND)
     monkeypatch.setattr(schema, "_DIRECTORY", directory)
 
 
@@ -121,13 +126,13 @@ async def test_a_database_that_is_newer(settings: config.Database) -> None:
         with pytest.raises(SchemaError, match=r"version 9999, which is newer .* `mediad migrate`"):
             await open_and_close(settings)
     finally:
-        await execute(settings, "UPDATE alembic_version SET version_num = '0003'")
+        await execute(settings, "UPDATE alembic_version SET version_num = '0004'")
 
 
 @pytest.mark.usefixtures("newer_code")
 async def test_a_server_that_is_older(mariadb_url: str) -> None:
     settings = config.Database.model_validate({"url": mariadb_url})
-    with pytest.raises(SchemaError, match=r"version 0003, .* needs 0004; run `mediad migrate`"):
+    with pytest.raises(SchemaError, match=r"version 0004, .* needs 0005; run `mediad migrate`"):
         await open_and_close(settings)
 
 
@@ -136,18 +141,18 @@ async def test_the_embedded_database_migrates_itself(
 ) -> None:
     settings = config.Database(directory=tmp_path)
     await open_and_close(settings)
-    assert await execute(settings, "SELECT version_num FROM alembic_version") == [("0003",)]
+    assert await execute(settings, "SELECT version_num FROM alembic_version") == [("0004",)]
     request.getfixturevalue("newer_code")
     await open_and_close(settings)
-    assert await execute(settings, "SELECT version_num FROM alembic_version") == [("0004",)]
+    assert await execute(settings, "SELECT version_num FROM alembic_version") == [("0005",)]
     assert await execute(settings, "SELECT colour FROM agents") == []
 
 
 async def test_an_embedded_migration_that_fails_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, newer_code: None
 ) -> None:
-    (schema._DIRECTORY / "versions" / "0005.py").write_text(
-        SECOND.replace("0004", "0005").replace("0003", "0004")  # the same column again
+    (schema._DIRECTORY / "versions" / "0006.py").write_text(
+        SECOND.replace("0005", "0006").replace("0004", "0005")  # the same column again
     )
     settings = config.Database(directory=tmp_path)
     with pytest.raises(Exception, match="duplicate column name"):
@@ -168,6 +173,68 @@ def test_processes_that_start_at_once_on_a_new_file(tmp_path: Path) -> None:
         assert process.returncode == 0, errors.decode()
 
 
+# What was there before
+
+
+def upgrade_to(connection: Connection, version: str) -> None:
+    """Make tables of an earlier version."""
+    with schema._alone(connection):
+        command.upgrade(schema._config(connection=connection, done=lambda _: None), version)
+
+
+async def write_as_before(connection: AsyncConnection, count: int, customer_id: str) -> None:
+    """Write entries of the audit log as a mediad did that knew no chain, some at one instant."""
+    statement = text(
+        "INSERT INTO audit_logs (id, customer_id, action, resource_type, resource_id, actor_id, "
+        "before_state, tm_create) VALUES (:id, :of, 'update', 'agent', 'a', NULL, :state, :time)"
+    )
+    rows = [
+        {
+            "id": new_id(),
+            "of": customer_id,
+            "state": f'{{"name": "Zoë 🍣", "rate": 0.1, "n": {number}}}',
+            "time": f"2026-01-02 03:04:{number // 30:02}.{number // 3:06}",
+        }
+        for number in range(count)
+    ]
+    await connection.execute(text("BEGIN"))
+    await connection.execute(statement, rows)
+    await connection.execute(text("COMMIT"))
+
+
+async def test_an_older_audit_log_is_chained_in_its_order(empty: config.Database) -> None:
+    async with connected(empty) as connection:
+        await connection.run_sync(upgrade_to, "0003")
+        await write_as_before(connection, 1_100, "c1")
+        await write_as_before(connection, 1, "c2")
+        await connection.run_sync(schema.upgrade)
+        order = await connection.execute(
+            text("SELECT sequence FROM audit_logs WHERE customer_id = 'c1' ORDER BY tm_create, id")
+        )
+        assert list(order.scalars()) == list(range(1, 1_101))
+    database = Database(empty, Metrics())
+    try:
+        for customer_id, count in (("c1", 1_100), ("c2", 1)):
+            verdict = await verify(database, customer_id)
+            assert (verdict.good, verdict.broken) == (count, None)
+        async with database.write() as connection:
+            change = Change("c1", "test", "webhook", "w")
+            await audit.record(connection, MEDIAD, [change])
+        assert (await verify(database, "c1")).good == 1_101
+        async with connected(empty) as connection:  # the mediad before still runs
+            await write_as_before(connection, 1, "c1")
+        async with database.read() as connection:
+            first = EntryFilter(until=datetime(2026, 1, 2, 3, 4, 0, 1, tzinfo=UTC))
+            entries = (await audit.list_entries(connection, "c1", first)).items
+        assert sorted(entry.sequence or 0 for entry in entries) == [0, 1, 2, 3]
+        assert all(entry.success and entry.before_state for entry in entries)
+        broken = (await verify(database, "c1")).broken
+        assert broken is not None
+        assert broken.how == "added"
+    finally:
+        await database.close()
+
+
 # mediad migrate
 
 
@@ -183,9 +250,9 @@ def test_migrate_makes_the_tables_and_says_so(empty: config.Database) -> None:
     assert "no tables of mediad; run `mediad migrate`" in checked.output
     first = run(empty)
     assert first.exit_code == 0, first.output
-    assert "version none, 0003 is needed\n0001 Make the first tables" in first.output
+    assert "version none, 0004 is needed\n0001 Make the first tables" in first.output
     assert first.output.endswith("s)\ndone\n")
-    assert run(empty).output.endswith("version 0003, 0003 is needed\nnothing to do\n")
+    assert run(empty).output.endswith("version 0004, 0004 is needed\nnothing to do\n")
     checked = run(empty, "--check")
     assert (checked.exit_code, checked.output.endswith(": nothing to do\n")) == (0, True)
     assert "pass" not in first.output + checked.output
@@ -215,12 +282,12 @@ def test_migrate_will_not_touch_a_newer_database(empty: config.Database) -> None
 
 @pytest.mark.usefixtures("newer_code")
 def test_a_step_that_fails_is_named(empty: config.Database) -> None:
-    (schema._DIRECTORY / "versions" / "0005.py").write_text(
-        SECOND.replace("0004", "0005").replace("0003", "0004")
+    (schema._DIRECTORY / "versions" / "0006.py").write_text(
+        SECOND.replace("0005", "0006").replace("0004", "0005")
     )
     result = run(empty)
     assert result.exit_code == 1
-    assert "0004 Give agents a colour" in result.output
+    assert "0005 Give agents a colour" in result.output
     assert "stopped: " in result.output
     assert "uplicate column name" in result.output
 

@@ -19,6 +19,7 @@ from mediad.metrics import Metrics
 from mediad.store import agents, tables
 from mediad.store.agents import AgentConfig, AgentFields
 from mediad.store.apply import Applied, apply
+from mediad.store.audit import MEDIAD
 from mediad.store.database import Database
 from tests.facts import CallFacts
 
@@ -42,7 +43,8 @@ async def dump(database: Database) -> Rows:
             rows[name] = [dict(row) for row in (await connection.execute(query)).mappings()]
         counts = select(tables.customers.c.id, tables.customers.c.total_calls)
         rows["customers"] = [dict(row) for row in (await connection.execute(counts)).mappings()]
-        audits = select(tables.audit_logs.c.resource_id, tables.audit_logs.c.before_state)
+        names = ("resource_id", "sequence", "before_state", "after_state", "changed_fields")
+        audits = select(*(tables.audit_logs.c[name] for name in names))
         rows["audits"] = [dict(row) for row in (await connection.execute(audits)).mappings()]
     return rows
 
@@ -113,14 +115,20 @@ async def test_recovered_call_is_in_the_audit_log(database: Database) -> None:
         await write(database, [end])
     rows = await dump(database)
     assert rows["audits"] == [
-        {"resource_id": call.call_id, "before_state": {"status": "in-progress"}}
+        {
+            "resource_id": call.call_id,
+            "sequence": 1,
+            "before_state": {"status": "in-progress"},
+            "after_state": {"status": "failed"},
+            "changed_fields": ["status"],
+        }
     ]
 
 
 async def test_ended_calls_are_counted_for_their_agent_once(database: Database) -> None:
     fields = AgentFields(name="a", config=AgentConfig(prompt="You are helpful."))
     async with database.write() as connection:
-        ours = (await agents.create(connection, "ours", fields, None)).id
+        ours = (await agents.create(connection, "ours", fields, MEDIAD)).id
     batches = []
     for customer_id, status in (("ours", "completed"), ("ours", "failed"), ("other", "completed")):
         call = CallFacts(customer_id=customer_id)

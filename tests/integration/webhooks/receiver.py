@@ -19,6 +19,7 @@ from mediad.bus.events import DEFAULT_CUSTOMER, Event
 from mediad.metrics import Metrics
 from mediad.store import customers, tables, webhooks
 from mediad.store.apply import apply
+from mediad.store.audit import MEDIAD
 from mediad.store.database import Database
 from mediad.store.journal import Journal
 from mediad.store.types import utc_now
@@ -192,7 +193,7 @@ async def add_webhook(
             row = {"id": customer_id, "name": customer_id, "status": "active"}
             times = {"tm_create": now, "tm_update": now}
             await connection.execute(insert(tables.customers), row | times)
-        made = await webhooks.create(connection, customer_id, fields, SECRET, None)
+        made = await webhooks.create(connection, customer_id, fields, SECRET, MEDIAD)
     return made.id
 
 

@@ -12,6 +12,7 @@ from standardwebhooks import Webhook as IndependentReader
 
 from mediad.bus.events import DEFAULT_CUSTOMER
 from mediad.store import customers, outbox, webhook_deliveries, webhooks
+from mediad.store.audit import MEDIAD
 from mediad.store.database import Database
 from mediad.store.webhook_deliveries import Delivery, DeliveryFilter
 from mediad.webhooks.signing import new_secret, verify
@@ -166,8 +167,10 @@ async def test_after_eight_attempts_a_delivery_is_dead_and_comes_back_by_hand(
         assert len(dead.attempt_log) == 8
         receiver.answer = lambda _: 204
         async with database.write() as connection:
-            again = await webhook_deliveries.redeliver(connection, DEFAULT_CUSTOMER, dead.id, "me")
-            other = await webhook_deliveries.redeliver(connection, "other", dead.id, "me")
+            again = await webhook_deliveries.redeliver(
+                connection, DEFAULT_CUSTOMER, dead.id, MEDIAD
+            )
+            other = await webhook_deliveries.redeliver(connection, "other", dead.id, MEDIAD)
         assert again is not None
         assert again.status == "pending"
         assert other is None
@@ -259,7 +262,7 @@ async def test_two_signatures_while_a_secret_is_changed(database: Database) -> N
         webhook_id = await add_webhook(database, receiver.url)
         async with database.write() as connection:
             row = await webhooks.rotate_secret(
-                connection, DEFAULT_CUSTOMER, webhook_id, new, 3600, "me"
+                connection, DEFAULT_CUSTOMER, webhook_id, new, 3600, MEDIAD
             )
         assert row is not None
         assert not hasattr(row, "secret")
@@ -281,7 +284,7 @@ async def test_what_happens_while_inactive_or_before_is_not_told(database: Datab
         async def change(status: str) -> None:
             async with database.write() as connection:
                 await webhooks.change(
-                    connection, DEFAULT_CUSTOMER, webhook_id, {"status": status}, "me"
+                    connection, DEFAULT_CUSTOMER, webhook_id, {"status": status}, MEDIAD
                 )
 
         await change("inactive")
@@ -308,9 +311,9 @@ async def test_a_customer_that_is_not_active_is_told_nothing(
         await rig.settle()
         async with database.write() as connection:
             if is_deleted:
-                await customers.delete(connection, "other", None)
+                await customers.delete(connection, "other", MEDIAD)
             else:
-                await customers.update(connection, "other", {"status": "inactive"}, None)
+                await customers.update(connection, "other", {"status": "inactive"}, MEDIAD)
         receiver.answer = lambda _: 200
         await happen(database, [call.digit()], rig.bus)
         await rig.pass_time(3600, 600)
@@ -320,7 +323,7 @@ async def test_a_customer_that_is_not_active_is_told_nothing(
         if is_deleted:
             return
         async with database.write() as connection:
-            await customers.update(connection, "other", {"status": "active"}, None)
+            await customers.update(connection, "other", {"status": "active"}, MEDIAD)
         await rig.pass_time(600, 600)
     assert [request.body["type"] for request in receiver.requests[1:]] == [
         "call_created",
@@ -342,13 +345,13 @@ async def test_what_is_in_memory_follows_its_webhook(database: Database, change:
             which = (connection, DEFAULT_CUSTOMER, webhook_id)
             match change:
                 case "url":
-                    await webhooks.change(*which, {"url": f"{receiver.url}/new"}, None)
+                    await webhooks.change(*which, {"url": f"{receiver.url}/new"}, MEDIAD)
                 case "secret":
-                    await webhooks.rotate_secret(*which, new, overlap_s=0, actor_id=None)
+                    await webhooks.rotate_secret(*which, new, overlap_s=0, actor=MEDIAD)
                 case "inactive":
-                    await webhooks.change(*which, {"status": "inactive"}, None)
+                    await webhooks.change(*which, {"status": "inactive"}, MEDIAD)
                 case "deleted":
-                    await webhooks.delete(*which, None)
+                    await webhooks.delete(*which, MEDIAD)
         async with asyncio.timeout(5):
             while endpoint.target == before:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
@@ -372,7 +375,7 @@ async def test_what_is_asked_for_again_while_it_is_tried_is_sent_again(database:
         await receiver.attempted(1)
         (tried,) = await deliveries(database)
         async with database.write() as connection:
-            await webhook_deliveries.redeliver(connection, DEFAULT_CUSTOMER, tried.id, None)
+            await webhook_deliveries.redeliver(connection, DEFAULT_CUSTOMER, tried.id, MEDIAD)
         receiver.answers.set()
         await receiver.received(2)
         await rig.settle()
@@ -386,7 +389,7 @@ async def test_the_log_has_the_last_attempts(database: Database) -> None:
     webhook_id = await add_webhook(database, "http://127.0.0.1:9/")
     now = datetime.now(UTC)
     async with database.write() as connection:
-        made = await webhook_deliveries.add_test(connection, DEFAULT_CUSTOMER, webhook_id)
+        made = await webhook_deliveries.add_test(connection, DEFAULT_CUSTOMER, webhook_id, MEDIAD)
         for number in range(outbox.MAX_LOG + 3):
             updated = now if number else made.tm_update
             result = outbox.Result(made.id, updated, "pending", number, {"number": number}, now)
@@ -400,7 +403,9 @@ async def test_a_test_event_arrives(database: Database) -> None:
     async with Receiver() as receiver, running(database):
         webhook_id = await add_webhook(database, receiver.url)
         async with database.write() as connection:
-            delivery = await webhook_deliveries.add_test(connection, DEFAULT_CUSTOMER, webhook_id)
+            delivery = await webhook_deliveries.add_test(
+                connection, DEFAULT_CUSTOMER, webhook_id, MEDIAD
+            )
         (request,) = await receiver.received(1)
     IndependentReader(SECRET).verify(request.raw, request.headers)
     assert request.body["type"] == "test"

@@ -24,6 +24,7 @@ from mediad.cache.keys import Keys
 from mediad.cache.memory import MemoryCache
 from mediad.config import Http
 from mediad.metrics import Metrics
+from mediad.store.audit import Actor
 from mediad.store.database import Database
 from mediad.store.sessions import Sessions
 from tests.facts import CallFacts
@@ -39,7 +40,7 @@ async def authenticate(connection: HTTPConnection) -> Access:
     if ":" not in key:
         raise ApiError(401, "unauthorized", "no key")
     customer_id, _, role = key.partition(":")
-    return Access(customer_id, "key", role, customer_id)  # type: ignore[arg-type]
+    return Access(customer_id, "key", role, customer_id, Actor("key"))  # type: ignore[arg-type]
 
 
 class Client:

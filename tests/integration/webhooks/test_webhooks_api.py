@@ -11,6 +11,7 @@ from mediad.api import access as access_module
 from mediad.api import webhook_deliveries, webhooks
 from mediad.api.errors import register_errors
 from mediad.store import audit
+from mediad.store.audit import EntryFilter
 from mediad.store.database import Database
 from tests.facts import CallFacts
 from tests.integration.webhooks.receiver import Receiver, happen, running
@@ -58,7 +59,9 @@ async def test_a_webhook_is_made_changed_and_deleted(
     assert (await http.delete(path)).status_code == 204
     assert (await http.get(path)).json()["error"]["reason"] == "not_found"
     async with database.read() as connection:
-        entries = await audit.list_entries(connection, "default", resource_id=made["id"])
+        entries = await audit.list_entries(
+            connection, "default", EntryFilter(resource_id=made["id"])
+        )
     assert [entry.action for entry in entries.items] == [
         "delete",
         "rotate_secret",

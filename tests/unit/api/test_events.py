@@ -17,6 +17,7 @@ from mediad.bus.events import DEFAULT_CUSTOMER, Event
 from mediad.cache.keys import Keys
 from mediad.cache.memory import MemoryCache
 from mediad.metrics import Metrics
+from mediad.store.audit import Actor
 from mediad.store.sessions import Sessions
 
 LIVE = f"customer_id:{DEFAULT_CUSTOMER}:live:*"
@@ -64,7 +65,7 @@ class Reader:
 
 async def test_live_events_do_not_wait_for_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
     async def authenticate(_: object) -> Access:
-        return Access(DEFAULT_CUSTOMER, "key", "operator", DEFAULT_CUSTOMER)
+        return Access(DEFAULT_CUSTOMER, "key", "operator", DEFAULT_CUSTOMER, Actor("key"))
 
     monkeypatch.setattr(access_module, "authenticate", authenticate)
     metrics, database = Metrics(), HangingDatabase()

@@ -12,8 +12,9 @@ from mediad.api import access
 from mediad.api.access import Access, KeyCheck
 from mediad.api.errors import ApiError
 from mediad.errors import DatabaseUnavailable
+from mediad.store.audit import Actor
 
-OURS = Access("default", "key", "viewer", "default")
+OURS = Access("default", "key", "viewer", "default", Actor("key"))
 
 
 class App:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from mediad.api.audit_logs import AuditLog
 from mediad.api.http import make_app
 
 ERROR = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
@@ -85,6 +86,12 @@ def test_every_body_has_an_example(openapi: dict[str, Any], operations: Operatio
             if kind != "audio/wav":  # nobody reads one
                 assert "example" in body or schema.get("examples"), name
     assert kinds == {"application/json", "application/x-www-form-urlencoded", "audio/wav"}
+
+
+def test_the_example_of_the_audit_log_is_one(openapi: dict[str, Any]) -> None:
+    (example,) = openapi["components"]["schemas"]["AuditLog"]["examples"]
+    whole = {"error": None} | example  # FastAPI leaves nulls out of examples
+    assert AuditLog.model_validate(whole).model_dump().keys() == whole.keys()
 
 
 def test_how_large_a_body_may_be_is_said(operations: Operations) -> None:
