@@ -33,6 +33,7 @@ class _Commands(click.Group):
 
     _LATER = {
         "agent": "mediad.speech.command",
+        "audit": "mediad.store.audit_command",
         "call": "mediad.call_command",
         "demo": "mediad.demo.command",
         "journal": "mediad.store.journal_command",

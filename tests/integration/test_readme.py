@@ -47,7 +47,7 @@ async def run(
 
 
 def test_no_command_is_unknown_here() -> None:
-    known = {"agent", "serve", "call", "check-config", "migrate", "journal", "warm"}
+    known = {"agent", "audit", "serve", "call", "check-config", "migrate", "journal", "warm"}
     for command in commands():
         words = shlex.split(command)
         is_ours = words[0] == ".venv/bin/mediad" and words[1] in known
@@ -81,7 +81,9 @@ async def test_agent_serve_and_call_work_together(tmp_path: Path) -> None:
         assert any(file.readframes(file.getnframes()))
 
 
-async def test_tables_are_made_and_the_journal_is_shown(tmp_path: Path) -> None:
+async def test_tables_are_made_the_journal_is_shown_and_the_audit_log_checked(
+    tmp_path: Path,
+) -> None:
     lines = {shlex.split(c)[1]: shlex.split(c)[1:] for c in commands() if "mediad " in c}
     with running_mariadb() as server:
         url = server.new_database()
@@ -92,7 +94,12 @@ async def test_tables_are_made_and_the_journal_is_shown(tmp_path: Path) -> None:
             shown = await run(
                 sys.executable, "-m", "mediad", *lines["journal"], environment=environment
             )
+        await run(sys.executable, "-m", "mediad", "keys", "create", environment=environment)
+        checked = await run(
+            sys.executable, "-m", "mediad", *lines["audit"], environment=environment
+        )
     assert "facts that wait: 0" in shown
+    assert checked.startswith("default: 1 good, ends with 1:")
 
 
 async def test_prompts_are_kept_before_a_call_asks_for_them(tmp_path: Path) -> None:
