@@ -79,6 +79,10 @@ class Metrics:
         self.http_rate_limited = counter(
             "http_rate_limited", "Requests refused by the limit of an endpoint", "endpoint"
         )
+        self.audit_dropped = counter(
+            "audit_dropped_refusals",
+            "Refused changes that the audit log has not: too many waited, or it could not be had",
+        )
         self.ticks_skipped = counter(
             "ticks_skipped", "20 ms that were never sent: the loop was late"
         )

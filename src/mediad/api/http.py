@@ -39,6 +39,7 @@ from mediad.api.errors import ErrorBody, register_errors
 from mediad.api.forwarded import Forwarded
 from mediad.api.limits import Admission, HeaderLimit, RateHeaders
 from mediad.api.playing import MAX_BYTES as MAX_PLAYED_BYTES
+from mediad.api.refusals import Refusals
 from mediad.api.request_ids import RequestIds
 from mediad.config import Http
 from mediad.metrics import Metrics
@@ -71,6 +72,7 @@ _FROM_WITHIN = (
     KeyCheck,
     RateHeaders,
     HeaderLimit,
+    Refusals,
     CountAnswers,
     RequestIds,
 )

@@ -1,0 +1,201 @@
+"""The audit log over HTTP: where a change came from, who was refused one, and that mediad works
+without the right to change what is in the log.
+"""
+
+import re
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from mediad import config
+from mediad.store import agents
+from tests.integration.api.calls_client import Customer, Telephony, open_telephony
+from tests.integration.daemon import settings as daemon_settings
+
+README = (Path(__file__).parents[3] / "README.md").read_text()
+AGENT = {"name": "bakery", "config": {"prompt": "You answer the telephone."}}
+
+Entries = Sequence[dict[str, Any]]
+
+
+@pytest.fixture
+async def telephony(settings: config.Database) -> AsyncIterator[Telephony]:
+    """A mediad, and two customers."""
+    made = daemon_settings("ws://127.0.0.1:9").model_copy(update={"database": settings})
+    async with open_telephony(made) as telephony:
+        yield telephony
+
+
+@pytest.fixture
+async def admin(telephony: Telephony) -> Customer:
+    """Somebody who may change things, and read the log."""
+    return await with_role(telephony.ours, telephony.root)
+
+
+async def with_role(customer: Customer, root: str) -> Customer:
+    """Return a customer with an admin's key."""
+    return Customer(customer.http, customer.id, await customer.new_key("admin"), root)
+
+
+async def key_id(customer: Customer) -> str:
+    """Return the id of its access key."""
+    return str((await customer.get("/v1/me"))[1]["accesskey_id"])
+
+
+async def listed(customer: Customer, **which: str | int) -> Entries:
+    """Return the log, newest first."""
+    query = "&".join(f"{name}={value}" for name, value in which.items())
+    status, body = await customer.get(f"/v1/audit_logs?page_size=500&{query}")
+    assert status == 200, body
+    return list(body["result"])
+
+
+async def refused(customer: Customer, count: int) -> Entries:
+    """Wait for so many refusals; return them, oldest first."""
+    path = "/v1/audit_logs?success=false"
+    body = await customer.eventually(path, lambda body: len(body["result"]) >= count)
+    return sorted(body["result"], key=lambda entry: int(entry["sequence"]))
+
+
+async def test_a_change_says_where_it_came_from(admin: Customer) -> None:
+    headers = {"AccessKey": admin.key, "User-Agent": "shop/1.0", "X-Request-Id": "order-4711"}
+    answer = await admin.http.post("/v1/agents", headers=headers, json=AGENT)
+    assert (answer.status_code, answer.headers["x-request-id"]) == (201, "order-4711")
+    made = answer.json()
+    (entry,) = await listed(admin, resource_id=made["id"])
+    assert entry["actor_id"] == await key_id(admin)
+    assert (entry["ip"], entry["user_agent"]) == ("127.0.0.1", "shop/1.0")
+    assert (entry["request_id"], entry["success"], entry["error"]) == ("order-4711", True, None)
+    assert 0 <= entry["duration_ms"] < 60_000
+    assert entry["before_state"] is None
+    assert entry["after_state"]["config"] == made["config"]
+    assert re.fullmatch(r"[0-9a-f]{64}", entry["hash"])
+
+
+async def test_a_long_user_agent_is_cut(admin: Customer) -> None:
+    headers = {"AccessKey": admin.key, "User-Agent": "x" * 5_000}
+    made = (await admin.http.post("/v1/agents", headers=headers, json=AGENT)).json()
+    (entry,) = await listed(admin, resource_id=made["id"])
+    assert entry["user_agent"] == "x" * 255
+
+
+async def test_every_answer_says_what_its_request_is_called(
+    admin: Customer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers = [
+        await admin.http.get("/healthz"),
+        await admin.http.get("/v1/me"),
+        await admin.ask("GET", "/v1/me"),
+        await admin.http.get("/v1/me", headers={"x": "x" * 40_000}),
+        await admin.ask("GET", "/v1/agents/none"),
+        await admin.http.post("/v1/dialplan/calls"),
+    ]
+    assert [answer.status_code for answer in answers] == [200, 401, 200, 431, 404, 200]
+
+    async def fail(*_: object) -> None:
+        raise RuntimeError("a detail")
+
+    monkeypatch.setattr(agents, "get", fail)
+    answers.append(await admin.ask("GET", "/v1/agents/none"))
+    assert answers[-1].status_code == 500
+    ids = [answer.headers["x-request-id"] for answer in answers]
+    assert len(set(ids)) == len(ids)
+    assert f"the request {ids[-1]} failed" in caplog.text
+
+
+async def test_refused_changes_are_in_the_log(telephony: Telephony, admin: Customer) -> None:
+    viewer = await telephony.ours.new_key("viewer")
+    theirs = await with_role(telephony.theirs, telephony.root)
+    foreign = (await theirs.post("/v1/agents", AGENT))[1]["id"]
+    await admin.post("/v1/numbers", {"number": "+4930111"})
+    asked: list[tuple[httpx.Response, int, tuple[str, str, str, str]]] = [
+        (
+            await admin.ask("POST", "/v1/agents", AGENT, key=viewer),
+            403,
+            ("create", "agent", "", "forbidden"),
+        ),
+        (
+            await admin.ask("POST", "/v1/flows", {"name": ""}),
+            422,
+            ("create", "flow", "", "invalid"),
+        ),
+        (
+            await admin.ask("DELETE", f"/v1/agents/{foreign}"),
+            404,
+            ("delete", "agent", foreign, "not_found"),
+        ),
+        (
+            await admin.ask("POST", "/v1/numbers", {"number": "+4930111"}),
+            409,
+            ("create", "number", "", "number_taken"),
+        ),
+        (
+            await admin.ask("PATCH", "/v1/customers/x", {"name": "y"}),
+            403,
+            ("update", "customer", "x", "forbidden"),
+        ),
+        (
+            await admin.http.post(
+                "/v1/flows", headers={"AccessKey": admin.key}, content=b"x" * 200_000
+            ),
+            413,
+            ("create", "flow", "", "too_large"),
+        ),
+    ]
+    assert [answer.status_code for answer, _, _ in asked] == [status for _, status, _ in asked]
+    # No change of anything that the log is about, or by nobody that is known.
+    for method, path, key in (
+        ("GET", "/v1/agents/none", None),
+        ("GET", "/v1/audit_logs", viewer),
+        ("POST", "/v1/calls/none/hangup", None),
+        ("POST", "/v1/agents", "mk_wrong"),
+        ("POST", "/v1/nothing", None),
+    ):
+        assert (await admin.ask(method, path, key=key)).status_code >= 400
+    await admin.ask("DELETE", "/v1/flows/last")
+    entries = await refused(admin, len(asked) + 1)
+    assert [
+        tuple(entry[name] for name in ("action", "resource_type", "resource_id", "error"))
+        for entry in entries
+    ] == [*(expected for _, _, expected in asked), ("delete", "flow", "last", "not_found")]
+    by_request = {entry["request_id"]: entry for entry in entries}
+    for answer, _, _ in asked:
+        entry = by_request[answer.headers["x-request-id"]]
+        assert (entry["success"], entry["ip"]) == (False, "127.0.0.1")
+        states = ("before_state", "after_state", "changed_fields")
+        assert [entry[name] for name in states] == [None] * 3
+    assert entries[1]["actor_id"] == await key_id(admin)
+    assert await listed(theirs, success="false") == []
+    assert await telephony.daemon.metric("mediad_audit_dropped_refusals_total") == 0
+
+
+async def test_the_log_is_a_report(telephony: Telephony, admin: Customer) -> None:
+    other = await with_role(telephony.ours, telephony.root)
+    mine = (await admin.post("/v1/agents", AGENT))[1]["id"]
+    moment = (await listed(admin, resource_id=mine))[0]["tm_create"]
+    await other.ask("PATCH", f"/v1/agents/{mine}", {"name": "shop"})
+    await other.ask("DELETE", f"/v1/agents/{mine}")
+    await other.ask("DELETE", f"/v1/agents/{mine}")
+    await refused(admin, 1)
+    theirs = await key_id(other)
+    for which, actions in (
+        ({"resource_id": mine}, ["delete", "delete", "update", "create"]),
+        ({"resource_id": mine, "success": "true"}, ["delete", "update", "create"]),
+        ({"resource_id": mine, "success": "false"}, ["delete"]),
+        ({"actor_id": theirs}, ["delete", "delete", "update"]),
+        ({"actor_id": theirs, "action": "update"}, ["update"]),
+        ({"resource_type": "agent", "actor_id": await key_id(admin)}, ["create"]),
+        ({"resource_id": mine, "until": moment}, []),
+        ({"resource_id": mine, "since": moment, "action": "create"}, ["create"]),
+        ({"resource_type": "webhook"}, []),
+    ):
+        found = await listed(admin, **which)
+        assert [entry["action"] for entry in found] == actions, which
+    changed = (await listed(admin, actor_id=theirs, action="update"))[0]
+    assert changed["changed_fields"] == ["name"]
+    assert (changed["before_state"]["name"], changed["after_state"]["name"]) == ("bakery", "shop")
+    for wrong in ("since=yesterday", "success=perhaps", f"action={'x' * 51}"):
+        assert (await admin.get(f"/v1/audit_logs?{wrong}"))[0] == 422, wrong
