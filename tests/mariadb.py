@@ -51,7 +51,7 @@ _ACCOUNTS = f"""
 CREATE USER '{USER}'@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';
 GRANT ALL ON `mediad%`.* TO '{USER}'@'127.0.0.1';
 CREATE USER 'admin'@'127.0.0.1' IDENTIFIED BY 'admin';
-GRANT ALL ON *.* TO 'admin'@'127.0.0.1';
+GRANT ALL ON *.* TO 'admin'@'127.0.0.1' WITH GRANT OPTION;
 """
 
 

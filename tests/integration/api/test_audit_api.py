@@ -9,11 +9,24 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from mediad import config
+from mediad.errors import DatabaseUnavailable
+from mediad.metrics import Metrics
 from mediad.store import agents
+from mediad.store.audit_chain import list_customers, verify
+from mediad.store.database import Database
 from tests.integration.api.calls_client import Customer, Telephony, open_telephony
+from tests.integration.api.everything import (
+    CUSTOMER_URL,
+    live_call,
+    make_everything,
+    settings_with_agent,
+)
 from tests.integration.daemon import settings as daemon_settings
+from tests.integration.store.conftest import migrate
+from tests.mariadb import MariaDb
 
 README = (Path(__file__).parents[3] / "README.md").read_text()
 AGENT = {"name": "bakery", "config": {"prompt": "You answer the telephone."}}
@@ -199,3 +212,84 @@ async def test_the_log_is_a_report(telephony: Telephony, admin: Customer) -> Non
     assert (changed["before_state"]["name"], changed["after_state"]["name"]) == ("bakery", "shop")
     for wrong in ("since=yesterday", "success=perhaps", f"action={'x' * 51}"):
         assert (await admin.get(f"/v1/audit_logs?{wrong}"))[0] == 422, wrong
+
+
+# Rights
+
+
+def granted(mariadb: MariaDb, url: str) -> str:
+    """Make a user with the rights that the README says; return the database's address for it."""
+    name = url.rpartition("/")[2]
+    block = re.search(r"^```sql\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    assert block is not None
+    statements = block[1].replace("mediad@'%'", "clerk@'127.0.0.1'").replace("mediad.", f"{name}.")
+    for statement in filter(None, map(str.strip, statements.split(";"))):
+        mariadb.execute(statement)
+    return mariadb.url(name, user="clerk", password="secret")
+
+
+async def test_mediad_works_without_the_right_to_change_entries(
+    mariadb: MariaDb, tmp_path: Path
+) -> None:
+    url = mariadb.new_database()
+    migrate(config.Database.model_validate({"url": url}))
+    restricted = config.Database.model_validate(
+        {"url": granted(mariadb, url), "directory": tmp_path}
+    )
+    async with settings_with_agent(tmp_path) as wanted:
+        made = wanted.model_copy(update={"database": restricted})
+        async with open_telephony(made) as telephony:
+            await use_everything(telephony)
+    database = Database(restricted, Metrics())
+    try:
+        customers = [id async for id in list_customers(database)]
+        assert len(customers) == 2
+        for customer_id in customers:
+            verdict = await verify(database, customer_id)
+            assert verdict.broken is None
+            assert verdict.good > 0
+        for statement, right in (
+            ("UPDATE audit_logs SET error = 'x'", "UPDATE"),
+            ("DELETE FROM audit_logs", "DELETE"),
+            ("DELETE FROM audit_chains", "DELETE"),
+            ("TRUNCATE audit_logs", "DROP"),
+        ):
+            with pytest.raises(DatabaseUnavailable, match=f"{right} command denied"):
+                await try_to(database, statement)
+    finally:
+        await database.close()
+        mariadb.execute("DROP USER clerk@'127.0.0.1'")
+
+
+async def try_to(database: Database, statement: str) -> None:
+    """Run a statement in a transaction."""
+    async with database.write() as connection:
+        await connection.execute(text(statement))
+
+
+async def use_everything(telephony: Telephony) -> None:
+    """Make, change and delete each thing, and let calls come and go."""
+    ours, root = telephony.ours, telephony.root
+    ids = await make_everything(telephony, "+4930111")
+    async with live_call(telephony, "+4930333") as call_id:
+        await ours.post(f"/v1/calls/{call_id}/hangup")
+        await ours.eventually(f"/v1/calls/{call_id}", lambda call: call["status"] == "completed")
+    changes = {"agents": "agent_id", "numbers": "number_id", "flows": "flow_id"}
+    for resource, name in changes.items():
+        path = f"/v1/{resource}/{ids[name][0]}"
+        assert (await ours.ask("PATCH", path, {"name": "new"}, key=root)).status_code == 200
+        assert (await ours.ask("DELETE", path, key=root)).status_code == 204
+    for path, body, status in (
+        (f"/v1/accesskeys/{ids['accesskey_id'][0]}/rotate", {"overlap_s": 0}, 200),
+        (f"/v1/webhooks/{ids['webhook_id'][0]}/rotate_secret", {}, 200),
+        (f"/v1/webhooks/{ids['webhook_id'][0]}/test", None, 202),
+        (f"/v1/webhook_deliveries/{ids['delivery_id'][0]}/redeliver", None, 202),
+        ("/v1/webhooks", {"url": CUSTOMER_URL}, 201),
+    ):
+        answer = await ours.ask("POST", path, body, key=root)
+        assert answer.status_code == status, answer.text
+    assert (await ours.ask("POST", "/v1/flows", {}, key=root)).status_code == 422
+    path = f"/v1/customers/{telephony.theirs.id}"
+    assert (await ours.ask("DELETE", path, key=root)).status_code == 204
+    entries = await refused(await with_role(ours, root), 1)
+    assert entries[0]["error"] == "invalid"
