@@ -14,6 +14,9 @@ from tests.faults.servers import Servers, new_database
 __all__ = [
     "DROPS",
     "FAULTS",
+    "FAULT_S",
+    "Break",
+    "Mediad",
     "agent_gone",
     "caller_gone",
     "to_agent",
@@ -103,7 +106,7 @@ async def to_database(scene: Scene, servers: Servers, break_: Break) -> None:
         FakeAgent(scene.talk) as agent,
         proxy_to(("127.0.0.1", server.port)) as proxy,
         new_database(server, proxy.port) as database,
-        scene.living(agent.url, database=database, has_subject=False),
+        scene.living(agent.url, database=database),
     ):
         assert proxy.links
         await asyncio.gather(break_(proxy, "client"), scene.newcomer())
@@ -114,14 +117,14 @@ async def to_redis(scene: Scene, servers: Servers, break_: Break) -> None:
     """Break all connections to Redis."""
     async with FakeAgent(scene.talk) as agent, proxy_to(("127.0.0.1", servers.redis.port)) as proxy:
         url = f"redis://127.0.0.1:{proxy.port}/0"
-        async with scene.living(agent.url, has_subject=False, redis__url=url):
+        async with scene.living(agent.url, redis__url=url):
             assert proxy.links
             await asyncio.gather(break_(proxy, "client"), scene.newcomer())
 
 
 async def to_http(scene: Scene, servers: Servers, break_: Break) -> None:
     """Break the connections of those who read /metrics."""
-    async with FakeAgent(scene.talk) as agent, scene.living(agent.url, has_subject=False):
+    async with FakeAgent(scene.talk) as agent, scene.living(agent.url):
         async with proxy_to(scene.mediad.http) as proxy, _readers(proxy.address):
             await asyncio.sleep(0.5)
             await break_(proxy, "server")

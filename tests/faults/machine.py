@@ -1,7 +1,6 @@
 """What goes wrong with the machine: its clock, its disk, its files."""
 
 import asyncio
-import resource
 import struct
 import subprocess
 import tempfile
@@ -14,42 +13,47 @@ from tests.faults.scene import Scene
 from tests.faults.servers import Servers
 from tests.integration.test_limits import no_files
 
-__all__ = ["WallClock", "clock_back", "clock_forward", "disk_full", "no_descriptors", "wall_clock"]
+__all__ = ["Preloaded", "clock_back", "clock_forward", "disk_full", "no_descriptors", "preloaded"]
 
-_SOURCE = Path(__file__).with_name("wall_clock.c")
 _FAULT_S = 4.0
 _HOUR_S = 3600
 
 
-class WallClock:
-    """The wall clock of programs that preload its library."""
+class Preloaded:
+    """A library to be loaded before all others, and the number that it reads all the while.
 
-    def __init__(self, directory: Path) -> None:
-        self._file = directory / "step"
-        self.step(0)
-        self.library = str(directory / "wall_clock.so")
-        """To be preloaded."""
-        define = f'-DSTEP_FILE="{self._file}"'
-        command = ("gcc", "-O2", "-Wall", "-Werror", "-shared", "-fPIC", define)
-        subprocess.run((*command, "-o", self.library, str(_SOURCE)), check=True)
+    Args:
+        name: Of its source, which says what the number is.
+        directory: Where the two are kept.
+    """
 
-    def step(self, seconds: int) -> None:
-        """Put it so many seconds before the real one."""
+    def __init__(self, name: str, directory: Path) -> None:
+        self._file = directory / "number"
+        self.set(0)
+        self.path = str(directory / f"{name}.so")
+        """Of the library."""
+        source = Path(__file__).with_name(f"{name}.c")
+        command = ("gcc", "-O2", "-Wall", "-Werror", "-shared", "-fPIC")
+        define = f'-DNUMBER_FILE="{self._file}"'
+        subprocess.run((*command, define, "-o", self.path, str(source)), check=True)
+
+    def set(self, number: int) -> None:
+        """Let it read this from now on."""
         with self._file.open("r+b" if self._file.exists() else "wb") as file:  # it is mapped
-            file.write(struct.pack("q", seconds))
+            file.write(struct.pack("q", number))
 
 
 @contextmanager
-def wall_clock() -> Iterator[WallClock]:
-    """Have such a clock while the block lasts."""
-    with tempfile.TemporaryDirectory(prefix="mediad-clock-") as directory:
-        yield WallClock(Path(directory))
+def preloaded(name: str) -> Iterator[Preloaded]:
+    """Have such a library while the block lasts."""
+    with tempfile.TemporaryDirectory(prefix="mediad-preloaded-") as directory:
+        yield Preloaded(name, Path(directory))
 
 
 async def _clock(scene: Scene, step_s: int) -> None:
-    with wall_clock() as clock:
-        async with FakeAgent(scene.talk) as agent, scene.living(agent.url, preload=clock.library):
-            clock.step(step_s)
+    with preloaded("wall_clock") as clock:
+        async with FakeAgent(scene.talk) as agent, scene.living(agent.url, preload=clock.path):
+            clock.set(step_s)
             await asyncio.sleep(_FAULT_S)
 
 
@@ -64,18 +68,17 @@ async def clock_back(scene: Scene, servers: Servers) -> None:
 
 
 async def disk_full(scene: Scene, servers: Servers) -> None:
-    """Let no file of mediad be written, the journal and the database among them."""
-    async with FakeAgent(scene.talk) as agent, scene.living(agent.url, has_subject=False):
-        pid = scene.mediad.pid
-        before = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, before[1]))
-        await asyncio.gather(asyncio.sleep(_FAULT_S), scene.newcomer())
-        assert '"journal"' in await scene.mediad.get("/healthz")
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
+    """Leave no room for mediad's files, the journal and the database among them."""
+    with preloaded("full_disk") as disk:
+        async with FakeAgent(scene.talk) as agent, scene.living(agent.url, preload=disk.path):
+            disk.set(1)
+            await asyncio.gather(asyncio.sleep(_FAULT_S), scene.newcomer())
+            assert "the disk is full" in await scene.mediad.get("/healthz")
+            disk.set(0)
 
 
 async def no_descriptors(scene: Scene, servers: Servers) -> None:
     """Let mediad open no files; calls that come meanwhile get 0x00."""
-    async with FakeAgent(scene.talk) as agent, scene.living(agent.url, has_subject=False):
+    async with FakeAgent(scene.talk) as agent, scene.living(agent.url):
         with no_files(scene.mediad):
             await asyncio.sleep(_FAULT_S)

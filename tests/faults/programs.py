@@ -3,7 +3,6 @@
 import asyncio
 import json
 import signal
-import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,6 +10,8 @@ from pathlib import Path
 from uuid import uuid4
 
 from tests.fakes.agent import FakeAgent
+from tests.faults.api import agent_at
+from tests.faults.processes import AWAY_S, STOP_S, listening, program, stop_for_a_while
 from tests.faults.scene import Scene
 from tests.faults.servers import Servers, new_database, own_mariadb
 from tests.redis_server import redis_server
@@ -30,8 +31,7 @@ __all__ = [
     "redis_stopped",
 ]
 
-STOP_S = 5.0
-_AWAY_S = 2.0  # from a kill to the next start
+_AGENT = "tests.faults.talk"
 _CALL_S = 10.0
 _READER = """
 import sys, time, urllib.request
@@ -42,33 +42,12 @@ while True:
 
 
 @asynccontextmanager
-async def _program(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, *arguments),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
-async def _stop_for_a_while(process: asyncio.subprocess.Process) -> None:
-    process.send_signal(signal.SIGSTOP)
-    await asyncio.sleep(STOP_S)
-    process.send_signal(signal.SIGCONT)
-
-
-@asynccontextmanager
 async def _phone(scene: Scene) -> AsyncIterator[asyncio.subprocess.Process]:
     """Let a program of its own make the scene's first call."""
     scene.subject_id = str(uuid4())
     port, duration = str(scene.mediad.audiosocket[1]), str(_CALL_S)
     arguments = ("call", "--port", port, "--uuid", scene.subject_id, "--duration", duration)
-    async with _program("-m", "mediad", *arguments, "--json") as phone:
+    async with program("-m", "mediad", *arguments, "--json") as phone:
         await scene.mediad.wait_for_log(f"call {scene.subject_id}: started")
         await asyncio.sleep(1)
         yield phone
@@ -78,12 +57,11 @@ async def caller_stopped(scene: Scene, servers: Servers) -> None:
     """Stop the program that makes a call."""
     async with FakeAgent(scene.talk) as agent, scene.living(agent.url, has_subject=False):
         async with _phone(scene) as phone:
-            await _stop_for_a_while(phone)
+            await stop_for_a_while(phone)
             out, _ = await phone.communicate()
         figures = json.loads(out)["figures"]
         scene.subject_gap_s = figures["gaps"]["max_ms"] / 1000
-        if figures["ended_by"] == "caller":
-            scene.then = "it goes on"
+        scene.goes_on = figures["ended_by"] == "caller"
 
 
 async def caller_killed(scene: Scene, servers: Servers) -> None:
@@ -93,27 +71,22 @@ async def caller_killed(scene: Scene, servers: Servers) -> None:
             phone.kill()
 
 
-@asynccontextmanager
-async def _agent(port: int = 0) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
-    async with _program("-m", "tests.faults.talk", str(port)) as agent:
-        assert agent.stdout is not None
-        yield agent, int(await agent.stdout.readline())
-
-
 async def agent_stopped(scene: Scene, servers: Servers) -> None:
-    """Stop the agent of all calls."""
-    async with _agent() as (agent, port), scene.living(f"ws://127.0.0.1:{port}"):
-        await _stop_for_a_while(agent)
+    """Stop the agent of one call."""
+    async with FakeAgent(scene.talk) as others, listening(_AGENT) as (agent, port):
+        async with scene.living(others.url, agents=(agent_at(port),)):
+            await stop_for_a_while(agent)
 
 
 async def agent_killed(scene: Scene, servers: Servers) -> None:
-    """Kill the agent of all calls, and start it again."""
-    async with AsyncExitStack() as until_the_end:
-        async with _agent() as (agent, port), scene.living(f"ws://127.0.0.1:{port}"):
-            agent.kill()
-            await asyncio.sleep(_AWAY_S)
-            await until_the_end.enter_async_context(_agent(port))
-            await asyncio.sleep(2)  # mediad tries again after 0.2, 0.5, 1 and 2 s
+    """Kill the agent of one call, and start it again."""
+    async with FakeAgent(scene.talk) as others, AsyncExitStack() as until_the_end:
+        async with listening(_AGENT) as (agent, port):
+            async with scene.living(others.url, agents=(agent_at(port),)):
+                agent.kill()
+                await asyncio.sleep(AWAY_S)
+                await until_the_end.enter_async_context(listening(_AGENT, port=port))
+                await asyncio.sleep(2)  # mediad tries again after 0.2, 0.5, 1 and 2 s
 
 
 async def database_stopped(scene: Scene, servers: Servers) -> None:
@@ -122,7 +95,7 @@ async def database_stopped(scene: Scene, servers: Servers) -> None:
         FakeAgent(scene.talk) as agent,
         own_mariadb() as server,
         new_database(server) as database,
-        scene.living(agent.url, database=database, has_subject=False),
+        scene.living(agent.url, database=database),
     ):
         server.pause()
         await asyncio.sleep(STOP_S)
@@ -135,10 +108,10 @@ async def database_killed(scene: Scene, servers: Servers) -> None:
         FakeAgent(scene.talk) as agent,
         own_mariadb() as server,
         new_database(server) as database,
-        scene.living(agent.url, database=database, has_subject=False),
+        scene.living(agent.url, database=database),
     ):
         await asyncio.to_thread(server.kill)
-        await asyncio.sleep(_AWAY_S)
+        await asyncio.sleep(AWAY_S)
         await asyncio.to_thread(server.start)
 
 
@@ -146,7 +119,7 @@ async def redis_stopped(scene: Scene, servers: Servers) -> None:
     """Stop Redis."""
     with tempfile.TemporaryDirectory(prefix="mediad-redis-") as directory:
         async with FakeAgent(scene.talk) as agent, redis_server(Path(directory)) as redis:
-            async with scene.living(agent.url, has_subject=False, redis__url=redis.url):
+            async with scene.living(agent.url, redis__url=redis.url):
                 with redis.frozen():
                     await asyncio.sleep(STOP_S)
 
@@ -155,32 +128,32 @@ async def redis_killed(scene: Scene, servers: Servers) -> None:
     """Kill Redis, and start it again, empty."""
     with tempfile.TemporaryDirectory(prefix="mediad-redis-") as directory:
         async with FakeAgent(scene.talk) as agent, redis_server(Path(directory)) as redis:
-            async with scene.living(agent.url, has_subject=False, redis__url=redis.url):
+            async with scene.living(agent.url, redis__url=redis.url):
                 redis.kill()
-                await asyncio.sleep(_AWAY_S)
+                await asyncio.sleep(AWAY_S)
                 await asyncio.to_thread(redis.start)
 
 
 @asynccontextmanager
 async def _reader(scene: Scene) -> AsyncIterator[asyncio.subprocess.Process]:
     url = "http://{}:{}/metrics".format(*scene.mediad.http)
-    async with _program("-c", _READER, url) as reader:
+    async with program("-c", _READER, url) as reader:
         await asyncio.sleep(1)
         yield reader
 
 
 async def reader_stopped(scene: Scene, servers: Servers) -> None:
     """Stop a program that reads /metrics."""
-    async with FakeAgent(scene.talk) as agent, scene.living(agent.url, has_subject=False):
+    async with FakeAgent(scene.talk) as agent, scene.living(agent.url):
         async with _reader(scene) as reader:
-            await _stop_for_a_while(reader)
+            await stop_for_a_while(reader)
             await asyncio.sleep(0.5)
             assert reader.returncode is None
 
 
 async def reader_killed(scene: Scene, servers: Servers) -> None:
     """Kill a program that reads /metrics."""
-    async with FakeAgent(scene.talk) as agent, scene.living(agent.url, has_subject=False):
+    async with FakeAgent(scene.talk) as agent, scene.living(agent.url):
         async with _reader(scene) as reader:
             reader.kill()
 

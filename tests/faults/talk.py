@@ -37,9 +37,13 @@ class Talk:
         self._connections = 0
 
     async def __call__(self, agent: AgentConnection) -> None:
+        """Talk to the caller that the handshake names."""
+        await self.on_call(agent.call_id, agent)
+
+    async def on_call(self, call_id: str, agent: AgentConnection) -> None:
         """Talk until the connection ends. What a pause of the agent itself cost is not made up."""
         self._connections += 1
-        name = f"{agent.call_id} {self._connections}"
+        name = f"{call_id} {self._connections}"
         await agent.say(_BLOCK * round(_LEAD_S / _BLOCK_S), _RATE_HZ)
         due = time.monotonic()
         number = 0
@@ -51,7 +55,7 @@ class Talk:
             if number % _WORDS_EVERY == 0:
                 words = f"{name} {number // _WORDS_EVERY}"
                 await agent.tell("bot-transcription", text=words)
-                self.said.append(Said(agent.call_id, words, time.monotonic()))
+                self.said.append(Said(call_id, words, time.monotonic()))
                 agent.audio.clear()
 
 

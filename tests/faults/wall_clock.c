@@ -1,5 +1,5 @@
 /* Loaded into a program (LD_PRELOAD), it steps the program's wall clock by as many seconds as stand
- * in STEP_FILE (8 bytes, signed). The monotonic clock is left alone, as by a person, a
+ * in NUMBER_FILE (8 bytes, signed). The monotonic clock is left alone, as by a person, a
  * daemon or a virtual machine that sets the time. */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -15,7 +15,7 @@ static const volatile int64_t *step_s;
 
 __attribute__((constructor)) static void find_step(void)
 {
-    int file = open(STEP_FILE, O_RDONLY | O_CLOEXEC);
+    int file = open(NUMBER_FILE, O_RDONLY | O_CLOEXEC);
     void *page = file < 0 ? MAP_FAILED : mmap(NULL, sizeof *step_s, PROT_READ, MAP_SHARED, file, 0);
     if (page == MAP_FAILED)
         abort();
