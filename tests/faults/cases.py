@@ -119,9 +119,9 @@ _STOPPED = f"stopped for {STOP_S:.0f} s"
 _STOPPED_S = STOP_S + 1
 _KILLED = f"killed, and started {AWAY_S:.0f} s later"
 _ASKED_S: dict[Role, dict[str, float]] = {
-    "stt": {_LATE: 2, _ONE_BYTE: 2, _HALF_OPEN: 3, _RESET: 3, _STOPPED: 4, _KILLED: 4},
-    "llm": {_LATE: 1, _ONE_BYTE: 1, _HALF_OPEN: 2, _RESET: 1, _STOPPED: 3, _KILLED: 3},
-    "tts": {_LATE: 1, _ONE_BYTE: 1, _HALF_OPEN: 2, _RESET: 1, _STOPPED: 3, _KILLED: 3},
+    "stt": {_LATE: 1.5, _ONE_BYTE: 1, _HALF_OPEN: 2.5, _RESET: 1, _STOPPED: 3, _KILLED: 3},
+    "llm": {_LATE: 1.5, _ONE_BYTE: 1, _HALF_OPEN: 1.5, _RESET: 1, _STOPPED: 3, _KILLED: 3},
+    "tts": {_LATE: 1.5, _ONE_BYTE: 1, _HALF_OPEN: 2.5, _RESET: 1, _STOPPED: 3, _KILLED: 3},
 }
 
 CASES: list[Case] = [
