@@ -6,7 +6,6 @@ import gc
 import logging
 import os
 import signal
-import ssl
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -14,8 +13,9 @@ from types import TracebackType
 from typing import NamedTuple, NoReturn, Self
 
 from mediad.ai.agent import Connector
-from mediad.ai.connect import CallInfo, DialOut, client_tls
+from mediad.ai.connect import CallInfo, DialOut
 from mediad.ai.dial_in import DialIn, DialInServer
+from mediad.ai.tls import ClientTls, client_tls
 from mediad.bus.bus import Bus
 from mediad.bus.commands import Commands
 from mediad.cache.speech import SpeechCache
@@ -55,7 +55,7 @@ class _New(NamedTuple):
 
     reloaded: Reloaded
     prompt: bytes
-    tls: ssl.SSLContext
+    tls: ClientTls
     shared: Shared
 
 
@@ -162,7 +162,7 @@ class App:
         settings = reloaded.settings
         check_files(settings)
         tls = client_tls(settings.ai)
-        shared = reload_shared(self._shared, settings, tls)
+        shared = reload_shared(self._shared, settings, tls.ours)
         return _New(reloaded, load_prompt(settings.ai.unavailable_prompt, _PROMPT), tls, shared)
 
     async def drain(self) -> None:

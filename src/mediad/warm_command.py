@@ -12,11 +12,12 @@ from typing import TextIO
 import click
 import uvloop
 
-from mediad.ai.connect import CallInfo, client_tls
+from mediad.ai.connect import CallInfo
 from mediad.ai.services.events import Failed, Times
 from mediad.ai.services.service import make_services
 from mediad.ai.speaker import Speaker
 from mediad.ai.spoken import normalise
+from mediad.ai.tls import client_tls
 from mediad.ai.tts_cache import TtsCache
 from mediad.cache import open_cache
 from mediad.cache.cache import Cache

@@ -12,13 +12,13 @@ from urllib.parse import quote
 
 from mediad.ai.dial import Addresses, SocketFactory, dial, shown
 from mediad.ai.socket import AgentSocket
-from mediad.ai.tls import ClientTls, client_tls
+from mediad.ai.tls import ClientTls
 from mediad.bus.events import DEFAULT_CUSTOMER
 from mediad.config import Ai
 from mediad.errors import AgentUnavailable
 from mediad.metrics import Metrics
 
-__all__ = ["CallInfo", "DialOut", "SocketFactory", "client_tls"]
+__all__ = ["CallInfo", "DialOut", "SocketFactory"]
 
 logger = logging.getLogger(__name__)
 

@@ -82,8 +82,6 @@ class Webhook(Row):
     events: list[str]
 
 
-
-
 async def create(
     connection: AsyncConnection,
     customer_id: str,
