@@ -289,7 +289,19 @@ async def test_nothing_is_counted_without_an_end(server: RedisServer, cache: Cac
             client.delete(key.text)
 
 
-@pytest.mark.parametrize("commands", [["+mget", "+set", "+del"], ["+@all", "-incr"]])
+async def test_to_count_in_redis_takes_five_commands(server: RedisServer, metrics: Metrics) -> None:
+    with server.client() as client:
+        commands = ["+set", "+multi", "+exec", "+incrby", "+pttl"]
+        rights = {"enabled": True, "passwords": ["+pw"], "keys": ["mediad:*"], "commands": commands}
+        client.acl_setuser("app", **rights)
+        async with opened(f"redis://app:pw@127.0.0.1:{server.port}/0", metrics) as cache:
+            key = cache.keys.rate_limit("k1", "calls:create")
+            assert [(await cache.count(key)).number for _ in range(3)] == [1, 2, 3]
+            assert cache.problem is None
+        assert client.get(key.text) == b"3"
+
+
+@pytest.mark.parametrize("commands", [["+mget", "+set", "+del"], ["+@all", "-incrby"]])
 async def test_who_may_not_count_in_redis_counts_alone(
     commands: list[str], server: RedisServer, metrics: Metrics
 ) -> None:

@@ -21,7 +21,7 @@ router = APIRouter(prefix="/audit_logs", tags=["audit_logs"])
 
 Word = Annotated[str | None, Query(max_length=50)]
 
-_EXAMPLE = {
+_EXAMPLE: dict[str, JsonValue] = {
     "id": "0d6f3a52-6a0e-4a55-9b55-3a4b0f0c2b61",
     "customer_id": "default",
     "sequence": 42,

@@ -54,7 +54,7 @@ T = TypeVar("T")
 class RedisCache(Cache):
     """Values in a Redis that other processes share. Make it on the loop it serves and `start` it.
 
-    Its user needs no more than MGET, SET and DEL. Who may MULTI, EXEC, INCR and PTTL, too, shares
+    Its user needs no more than MGET, SET and DEL. Who may MULTI, EXEC, INCRBY and PTTL, too, shares
     its counts; who may INFO sees how many keys there are.
 
     Args:
@@ -160,10 +160,10 @@ class RedisCache(Cache):
         return answers is not None and self._check(answers, gone)
 
     async def _count(self, key: Key) -> Count | None:
-        # As one: else the key might end after the SET, and INCR would make one without an end.
+        # As one: else the key might end after the SET, and INCRBY would make one without an end.
         pipeline = self._client.pipeline(transaction=True)
         pipeline.set(key.text, 0, ex=key.ttl_s, nx=True)
-        pipeline.incr(key.text)
+        pipeline.incrby(key.text, 1)
         pipeline.pttl(key.text)
         answers = await self._ask("count", pipeline.execute)
         if answers is None:

@@ -174,7 +174,8 @@ async def rotate(
         .where(accesskeys.c.customer_id == customer_id, accesskeys.c.id == key_id)
         .values(values)
     )
-    states = [row.model_dump(mode="json") for row in (before, before.model_copy(update=values))]
+    after = before.model_copy(update=values)
+    states = (before.model_dump(mode="json"), after.model_dump(mode="json"))
     change = audit.Change(customer_id, "update", "accesskey", key_id, *states)
     await audit.record(connection, actor, [change])
     return await create(connection, customer_id, fields, actor)

@@ -22,7 +22,7 @@ _TELL_S = 5.0
 _HEAD = re.compile(r"([1-9][0-9]{0,17}):([0-9a-f]{64})")
 
 
-class _HeadType(click.ParamType):
+class _HeadType(click.ParamType[Head]):
     """An end of a chain, as it is printed."""
 
     name = "SEQUENCE:HASH"

@@ -96,7 +96,7 @@ async def redeliver(
     )
     after = await get(connection, customer_id, delivery_id)
     assert after is not None  # deliveries are not deleted
-    states = [row.model_dump(mode="json", exclude={"attempt_log"}) for row in (before, after)]
+    states = (_state(before), _state(after))
     change = audit.Change(customer_id, "redeliver", "webhook_delivery", delivery_id, *states)
     await audit.record(connection, actor, [change])
     return after
@@ -127,3 +127,8 @@ async def add_test(
     change = audit.Change(customer_id, "test", "webhook", webhook_id)
     await audit.record(connection, actor, [change])
     return Delivery.model_validate(values)
+
+
+def _state(delivery: Delivery) -> dict[str, JsonValue]:
+    """Return a delivery as the audit log has it."""
+    return delivery.model_dump(mode="json", exclude={"attempt_log"})

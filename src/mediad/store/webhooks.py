@@ -176,9 +176,9 @@ async def rotate_secret(
     await connection.execute(update(webhooks).where(*where).values(values))
     await connection.execute(update(webhooks).where(*where).values(secret=secret))
     after = before.model_copy(update={"tm_update": now})
-    states = [row.model_dump(mode="json") for row in (before, after)]
+    states = (before.model_dump(mode="json"), after.model_dump(mode="json"))
     change = audit.Change(
-        *(customer_id, "rotate_secret", "webhook", webhook_id, *states), secrets=("secret",)
+        customer_id, "rotate_secret", "webhook", webhook_id, *states, secrets=("secret",)
     )
     await audit.record(connection, actor, [change])
     return after

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from mediad import config
 from mediad.cache import redis
-from mediad.config import ENDPOINT_LIMITS, Settings
+from mediad.config import ENDPOINT_LIMITS, LimitedEndpoint, Settings
 from tests.integration.api.calls_client import open_telephony
 from tests.integration.daemon import Daemon, running, settings
 from tests.integration.store.conftest import migrate
@@ -39,7 +39,7 @@ async def test_each_endpoint_that_has_a_limit_keeps_it() -> None:
         admin = await ours.new_key("admin")
         keys = (await ours.ask("GET", "/v1/accesskeys", key=admin)).json()["result"]
         rotate = f"accesskeys/{keys[1]['id']}/rotate"  # that of an operator
-        asked = {
+        asked: dict[LimitedEndpoint, list[tuple[str, dict[str, str] | None]]] = {
             "accesskeys:create": [("accesskeys", {}), (rotate, {})],
             "calls:create": [("calls", {"to": NUMBER})],
             "webhook_deliveries:redeliver": [(f"webhook_deliveries/{delivery}/redeliver", None)],

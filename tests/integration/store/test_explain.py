@@ -247,9 +247,13 @@ def of_call(token: str | None = None) -> Query:
         R(lambda c: recordings.list_recordings(c, OWNER), {"customer"}, id="recordings"),
         R(lambda c: numbers.find_called(c, "+497"), {"number"}, id="a called number"),
         R(lambda c: numbers.list_numbers(c, OWNER), {"customer"}, id="numbers"),
-        R(list_entries(), {"customer"}, id="audit log"),
-        R(list_entries(since=START + timedelta(minutes=9)), {"customer"}, id="audit log of a time"),
-        R(list_entries(actor_id="key-7"), {"customer_actor"}, id="audit log of a key"),
+        R(list_entries(), {"logs_customer"}, id="audit log"),
+        R(
+            list_entries(since=START + timedelta(minutes=9)),
+            {"logs_customer"},
+            id="audit log of a time",
+        ),
+        R(list_entries(actor_id="key-7"), {"logs_customer_actor"}, id="audit log of a key"),
     ],
 )
 async def test_a_query_goes_by_its_index(

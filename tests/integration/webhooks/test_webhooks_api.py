@@ -10,6 +10,9 @@ from fastapi import FastAPI
 from mediad.api import access as access_module
 from mediad.api import webhook_deliveries, webhooks
 from mediad.api.errors import register_errors
+from mediad.cache import open_cache
+from mediad.config import Settings
+from mediad.metrics import Metrics
 from mediad.store import audit
 from mediad.store.audit import EntryFilter
 from mediad.store.database import Database
@@ -25,7 +28,11 @@ async def http(
     """The two resources, asked by an admin of the default customer."""
     monkeypatch.setattr(access_module, "authenticate", authenticate)
     app = FastAPI()
-    app.state.services = SimpleNamespace(database=database)
+    settings, metrics = Settings(), Metrics()
+    cache = open_cache(settings.redis, settings.cache, metrics)
+    app.state.services = SimpleNamespace(
+        settings=settings, metrics=metrics, database=database, cache=cache
+    )
     register_errors(app)
     app.add_middleware(access_module.KeyCheck)
     app.include_router(webhooks.router, prefix="/v1")

@@ -95,7 +95,7 @@ class App:
         yield
 
     async def ask(self) -> None:
-        scope = answered("POST", "/v1/agents") | {"app": self._app}
+        scope = {**answered("POST", "/v1/agents"), "app": self._app}
         await self._refusals(scope, None, None)  # type: ignore[arg-type]
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:

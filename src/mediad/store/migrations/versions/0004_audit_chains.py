@@ -17,7 +17,7 @@ depends_on = None
 _TIME = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql")
 _TABLE = "audit_logs"
 _PAGE = 500  # entries in a transaction
-_NEW = {
+_NEW: dict[str, Any] = {
     "sequence": sa.BigInteger(),
     "ip": sa.String(64),
     "user_agent": sa.String(255),
@@ -29,7 +29,7 @@ _NEW = {
     "prev_hash": sa.String(64),
     "hash": sa.String(64),
 }
-_OLD = {
+_OLD: dict[str, Any] = {
     "id": sa.String(36),
     "customer_id": sa.String(36),
     "action": sa.String(50),
