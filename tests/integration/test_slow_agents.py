@@ -389,14 +389,14 @@ async def _doze(agent: BlockingAgent, daemon: Daemon, stall_s: float) -> tuple[f
         began = time.monotonic()
         playing = asyncio.create_task(call.play(_numbered(int((stall_s + 2 * talk_s) / _PTIME_S))))
         await asyncio.sleep(talk_s)
-        known = len(agent.audio)
         agent.reads.clear()
         await asyncio.sleep(began + talk_s + stall_s - time.monotonic())
+        woke = time.monotonic()
         agent.reads.set()
         await playing
         await asyncio.sleep(0.1)
         assert daemon.events("agent_lost", call) == []
-    heard = [got for got in agent.audio[known:] if got.number >= 0]
+    heard = [got for got in agent.audio if got.number >= 0 and got.at >= woke]
     ages = [got.at - began - _PTIME_S * got.number for got in heard]
     stale = sum(age >= 5.0 for age in ages)
     assert len(ages) - stale > 1 / _PTIME_S

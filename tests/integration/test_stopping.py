@@ -67,7 +67,7 @@ async def test_live_calls_end_by_themselves_and_new_ones_get_0x00() -> None:
         assert await mediad.ended() == 0
 
 
-async def test_calls_that_do_not_end_get_0x00_after_their_current_20_ms() -> None:
+async def test_calls_that_do_not_end_get_0x00_after_a_whole_frame() -> None:
     async with (
         FakeAgent() as agent,
         run_mediad(agent.url, audiosocket__drain_timeout_s="0.5") as mediad,
@@ -83,8 +83,6 @@ async def test_calls_that_do_not_end_get_0x00_after_their_current_20_ms() -> Non
         assert await mediad.ended() == 0
     for call in calls:
         assert {len(message.payload) for message in call.audio} == {320}
-    gaps_s = sorted(call.heard[-1].at - call.heard[-2].at for call in calls)
-    assert 0.015 < gaps_s[CALLS // 2] < 0.025
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])

@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from pydantic import BaseModel, JsonValue
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
 from mediad.errors import DatabaseUnavailable
@@ -133,6 +134,10 @@ def register_errors(app: FastAPI) -> None:
         reason = _REASONS.get(exc.status_code, "bad_request")
         error = ApiError(exc.status_code, reason, str(exc.detail), headers=exc.headers)
         return _answer(request, error)
+
+    @app.exception_handler(ClientDisconnect)
+    async def answer_nobody(request: Request, exc: ClientDisconnect) -> Response:
+        return Response(status_code=400)  # the client left within its body: nobody reads this
 
     @app.exception_handler(DatabaseUnavailable)
     async def answer_unavailable(request: Request, exc: DatabaseUnavailable) -> Response:

@@ -17,6 +17,7 @@ from mediad.cache.keys import Keys
 from mediad.cache.memory import MemoryCache
 from mediad.config import Http
 from mediad.metrics import Metrics
+from mediad.store.audit import Actor
 
 LIMIT = 3
 
@@ -33,7 +34,7 @@ class Asks:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         name = dict(scope["headers"])[b"accesskey"].decode()
         state: dict[str, Any] = scope.setdefault("state", {})
-        state["access"] = Access("default", name, "viewer", "default")
+        state["access"] = Access("default", name, "viewer", "default", Actor(name))
         if rate := self._rate():
             state["rate"] = rate
         await self._app(scope, receive, send)

@@ -55,7 +55,8 @@ def fallback(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         up, down, taps = filter_bank(source_hz, target_hz)
         row = taps.shape[1]
         behind = np.concatenate((np.zeros(row - 1, np.int16), samples))
-        made, next_, at = [], 0, 0
+        made: list[Samples] = []
+        next_ = at = 0
         while at < len(samples):
             size = min(sizes[len(made) % len(sizes)], len(samples) - at)
             out = np.zeros(-(-(size * up - next_) // down), np.int16)
