@@ -39,6 +39,8 @@ _BOOKS_S = 45.0  # for the database to have everything, once nothing is wrong an
 _DELIVERED_S = 60.0  # for webhooks: the second try after a failure is 30 s after the first
 _DIGIT_EVERY_S = 0.9
 
+_reading_books = asyncio.Lock()  # Alembic, which looks at the tables first, bears one at a time
+
 
 def longest_silence_s(caller: Caller, since: float, until: float) -> float:
     """Return the longest time in which a caller neither heard nor said anything, in seconds."""
@@ -129,7 +131,9 @@ class Scene:
             if self.killed_at is not None:
                 async with run_telling_mediad("", **as_environment(database)) as again:
                     await journal_empty(again, _BOOKS_S)
-            self._audit(await read_rows(database))
+            async with _reading_books:
+                rows = await read_rows(database)
+            self._audit(rows)
 
     @asynccontextmanager
     async def _calls(
