@@ -9,6 +9,7 @@ import os
 import pathlib
 import socket
 import struct
+import types
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
@@ -544,6 +545,7 @@ async def test_ping_is_answered_and_text_counted_on_the_path() -> None:
 
 
 OUR_FILES = str(pathlib.Path(mediad.__file__).parent)
+RUNS = (types.CoroutineType, types.GeneratorType)
 WAYS_TO_LEAVE = ("caller", "reset", "agent")
 
 
@@ -561,18 +563,24 @@ async def short_call(daemon: Daemon, agent: FakeAgent, way: str) -> None:
     """Make a call that hears its echo."""
     async with daemon.call() as call:
         await call.play([VOICE] * 10)
-        await call.hears_words()
+        await eventually(lambda: bool(call.words))  # some may have come before
         (connection,) = [c for c in agent.connections if c.call_id == str(call.call_id)]
         await leave(call, connection, way)
         await daemon.hung_up(call)
 
 
 def is_ours(left: object) -> bool:
-    """Whether it is an object of mediad's classes, one of its functions, or the run of one."""
-    codes = [getattr(left, name, None) for name in ("cr_code", "gi_code", "ag_code", "f_code")]
-    return str(getattr(left, "__module__", "")).partition(".")[0] == "mediad" or any(
-        code.co_filename.startswith(OUR_FILES) for code in codes if code is not None
-    )
+    """Whether it is an object of mediad's classes, or one of its functions."""
+    return str(getattr(left, "__module__", "")).partition(".")[0] == "mediad"
+
+
+def runs() -> int:
+    """Count mediad's coroutines and generators: the collector ends those that it finds in a cycle,
+    and does not show them.
+    """
+    alive = [found for found in gc.get_objects() if isinstance(found, RUNS)]
+    codes = [getattr(run, "cr_code", getattr(run, "gi_code", None)) for run in alive]
+    return sum(code is not None and code.co_filename.startswith(OUR_FILES) for code in codes)
 
 
 @pytest.mark.parametrize("is_tls", [False, True])
@@ -599,10 +607,12 @@ async def test_200_calls_leave_nothing_to_the_garbage_collector(
         gc.collect()
         gc.disable()
         gc.set_debug(gc.DEBUG_SAVEALL)
+        before = runs()
         try:
             for _ in range(10):
                 await asyncio.gather(*(short_call(daemon, agent, next(ways)) for _ in range(20)))
             await eventually(lambda: not paths())
+            await eventually(lambda: runs() <= before)
             gc.collect()
             ours = [
                 (type(left), getattr(left, "__qualname__", ""))
