@@ -80,7 +80,7 @@ def watch_own_thread() -> Iterator[OwnStalls]:
         while not is_over.wait(_WATCH_S):
             stalls.look()
 
-    thread = threading.Thread(target=watch)
+    thread = threading.Thread(target=watch, daemon=True)  # a wrong option ends pytest at once
     thread.start()
     try:
         yield stalls
