@@ -56,6 +56,7 @@ async def test_what_holds_the_loop_up_is_told(caplog: pytest.LogCaptureFixture) 
             await call.hears(5)
             time.sleep(0.2)  # noqa: ASYNC251 (this is the fault)
             await daemon.metric_reaches(1, "mediad_event_loop_stalls_total")
+            await daemon.metric_reaches(2, "mediad_control_loop_lag_seconds_count")
             await call.hears(5)
     told = [record.getMessage() for record in caplog.records if record.name == "mediad.loop_watch"]
     assert any("test_what_holds_the_loop_up_is_told" in line for line in told)
