@@ -15,6 +15,7 @@ from mediad.store import customers, outbox, webhook_deliveries, webhooks
 from mediad.store.audit import MEDIAD
 from mediad.store.database import Database
 from mediad.store.webhook_deliveries import Delivery, DeliveryFilter
+from mediad.webhooks import delivery
 from mediad.webhooks.signing import new_secret, verify
 from tests.facts import CallFacts
 from tests.integration.webhooks.receiver import (
@@ -203,6 +204,22 @@ async def test_an_endpoint_has_four_requests_at_once_and_a_call_one(database: Da
         assert receiver.most_at_once["/one"] == 4
     for numbers in by_call(receiver.requests).values():
         assert numbers == sorted(numbers)
+
+
+async def test_what_waits_is_counted(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "_COUNT_S", 0.0)  # in each turn, not every few seconds
+
+    async with Receiver() as receiver, running(database) as rig:
+        receiver.answer = lambda _: 500
+        await add_webhook(database, f"{receiver.url}/one")
+        await happen(database, [CallFacts().created() for _ in range(3)], rig.bus)
+        await receiver.received(3)
+        await rig.settle()
+        rig.clock.turn(1.0)
+        await rig.settle()
+        read = rig.metrics.registry.get_sample_value
+        assert read("mediad_webhook_pending") == 3
+        assert (read("mediad_webhook_oldest_seconds") or 0) >= 1
 
 
 async def test_hanging_endpoints_hold_nobody_up(database: Database) -> None:
