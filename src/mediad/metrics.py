@@ -81,7 +81,7 @@ class Metrics:
         )
         self.audit_dropped = counter(
             "audit_dropped_refusals",
-            "Refused changes that the audit log has not: too many waited, or it could not be had",
+            "Refused changes that the audit log has not: too many, or it could not be had",
         )
         self.ticks_skipped = counter(
             "ticks_skipped", "20 ms that were never sent: the loop was late"

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from mediad.api import refusals
 from mediad.api.access import Access
 from mediad.api.errors import ApiError
-from mediad.api.refusals import Refusals, refused_change
+from mediad.api.refusals import MAX_PER_MINUTE, Refusals, refused_change
 from mediad.errors import DatabaseUnavailable
 from mediad.metrics import Metrics
 from mediad.store import audit
@@ -55,6 +56,7 @@ def test_a_refused_change(method: str, path: str, action: str, type_: str, id: s
         answered("POST", "/v1/agents", error=None),
         answered("POST", "/v1/agents", access=None),
         answered("POST", "/v1/agents", ApiError(503, "busy", "later")),
+        answered("POST", "/v1/agents", ApiError(429, "rate_limited", "later")),
         answered("GET", "/v1/agents"),
         answered("PUT", "/v1/agents"),
         answered("POST", "/v1/calls"),
@@ -75,7 +77,7 @@ class App:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.metrics = Metrics()
         self.written: list[Change] = []
-        self.is_away = False
+        self.failure: Exception | None = None
         self.goes_on = asyncio.Event()
         self.goes_on.set()
         services = SimpleNamespace(metrics=self.metrics, database=self)
@@ -89,13 +91,14 @@ class App:
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[None]:
-        if self.is_away:
-            raise DatabaseUnavailable("away")
+        if self.failure is not None:
+            raise self.failure
         await self.goes_on.wait()
         yield
 
-    async def ask(self) -> None:
-        scope = {**answered("POST", "/v1/agents"), "app": self._app}
+    async def ask(self, key_id: str = "key") -> None:
+        access = replace(ACCESS, key_id=key_id)
+        scope = {**answered("POST", "/v1/agents", access=access), "app": self._app}
         await self._refusals(scope, None, None)  # type: ignore[arg-type]
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -128,8 +131,45 @@ async def test_so_many_refusals_wait_and_more_are_counted(monkeypatch: pytest.Mo
     assert (len(app.written), app.dropped) == (4, 1)
 
 
-async def test_without_a_database_a_refusal_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_of_one_key_so_many_a_minute_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_000_000.0
+    monkeypatch.setattr(refusals, "now_s", lambda: now)
     app = App(monkeypatch)
-    app.is_away = True
+    for _ in range(MAX_PER_MINUTE + 3):
+        await app.ask()
+    assert (len(app.written), app.dropped) == (MAX_PER_MINUTE, 3)
+    await app.ask("another")
+    now += 60.0
     await app.ask()
+    assert (len(app.written), app.dropped) == (MAX_PER_MINUTE + 2, 3)
+
+
+async def test_without_a_database_a_refusal_is_counted(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = App(monkeypatch)
+    app.failure = DatabaseUnavailable("away")
+    await app.ask()
+    assert (app.written, app.dropped, caplog.text) == ([], 1, "")
+
+
+async def test_an_error_of_our_own_is_logged_and_the_refusal_counted(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = App(monkeypatch)
+    app.failure = RuntimeError("a detail")
+    await app.ask()
+    assert (app.written, app.dropped) == ([], 1)
+    assert "a refused change is not in the audit log" in caplog.text
+    assert "a detail" in caplog.text
+
+
+async def test_a_refusal_that_is_cut_off_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = App(monkeypatch)
+    app.goes_on.clear()
+    asking = asyncio.create_task(app.ask())
+    await asyncio.sleep(0)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
     assert (app.written, app.dropped) == ([], 1)
