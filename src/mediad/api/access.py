@@ -3,7 +3,7 @@ endpoint under /v1 names the role it needs by the type of its first argument: `V
 `Admin` or `Root`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 from typing import Annotated, Any
 
@@ -150,7 +150,8 @@ def needs_key(scope: Scope) -> bool:
 
 
 async def authenticate(connection: HTTPConnection) -> Access:
-    """Return who asks, of a request or of a WebSocket's handshake.
+    """Return who asks, of a request or of a WebSocket's handshake. Whose key it is, is noted in its
+    state before it is known whether it may be used: a refusal is for that customer's audit log.
 
     Raises:
         ApiError: 401 without a good key, 403 from an address that the key does not allow, 429 when
@@ -160,6 +161,9 @@ async def authenticate(connection: HTTPConnection) -> Access:
     services: Services = connection.app.state.services
     address = connection.client.host if connection.client else ""
     row = await _find(services, connection, address)
+    actor = _actor(connection, row.id, address)
+    own = Access(row.customer_id, row.id, row.role, row.customer_id, actor)
+    connection.state.access = own
     if not _is_allowed(row, address):
         raise ApiError(403, "forbidden", "the access key may not be used from this address")
     if limit := services.settings.http.max_requests_per_minute:
@@ -167,10 +171,7 @@ async def authenticate(connection: HTTPConnection) -> Access:
         connection.state.rate = rate
         if rate.remaining < 0:
             raise _too_often("rate_limited", f"{limit} requests a minute are the most", rate)
-    customer_id = await _customer_of(services, connection, row)
-    return Access(
-        customer_id, row.id, row.role, row.customer_id, _actor(connection, row.id, address)
-    )
+    return replace(own, customer_id=await _customer_of(services, connection, row))
 
 
 async def check_still_good(connection: HTTPConnection) -> None:

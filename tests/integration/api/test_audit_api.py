@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from mediad import config
+from mediad.api.access import CUSTOMER_HEADER
 from mediad.errors import DatabaseUnavailable
 from mediad.metrics import Metrics
 from mediad.store import agents
@@ -183,6 +184,30 @@ async def test_refused_changes_are_in_the_log(telephony: Telephony, admin: Custo
     assert entries[1]["actor_id"] == await key_id(admin)
     assert await listed(theirs, success="false") == []
     assert await telephony.daemon.metric("mediad_audit_dropped_refusals_total") == 0
+
+
+async def test_a_key_that_reaches_too_far_is_in_its_own_customers_log(
+    telephony: Telephony, admin: Customer
+) -> None:
+    theirs = telephony.theirs
+    elsewhere = (await admin.make("accesskeys", role="admin", allowed_ips=["192.0.2.0/24"]))["key"]
+    for key, customer_id in (
+        (admin.key, theirs.id),
+        (telephony.root, "none"),
+        (elsewhere, admin.id),
+    ):
+        headers = {"AccessKey": key, CUSTOMER_HEADER: customer_id}
+        answer = await admin.http.post("/v1/agents", headers=headers, json=AGENT)
+        assert answer.status_code == 403
+        assert (await admin.http.get("/v1/agents", headers=headers)).status_code == 403
+    entries = await refused(admin, 3)
+    assert [(entry["action"], entry["resource_type"]) for entry in entries] == [
+        ("create", "agent")
+    ] * 3
+    reasons = ["forbidden", "no_such_customer", "forbidden"]
+    assert [entry["error"] for entry in entries] == reasons
+    assert entries[0]["actor_id"] == await key_id(admin)
+    assert await listed(await with_role(theirs, telephony.root), success="false") == []
 
 
 async def test_the_log_is_a_report(telephony: Telephony, admin: Customer) -> None:

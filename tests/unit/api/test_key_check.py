@@ -6,13 +6,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from starlette.requests import HTTPConnection
 from starlette.types import Message, Receive, Scope, Send
 
 from mediad.api import access
-from mediad.api.access import Access, KeyCheck
+from mediad.api.access import Access, KeyCheck, Role
 from mediad.api.errors import ApiError
+from mediad.api.request_ids import Begun
 from mediad.errors import DatabaseUnavailable
+from mediad.store.accesskeys import AccessKey
 from mediad.store.audit import Actor
+from mediad.store.types import NEVER
 
 OURS = Access("default", "key", "viewer", "default", Actor("key"))
 
@@ -110,3 +114,39 @@ async def test_so_many_wait_for_the_database(monkeypatch: pytest.MonkeyPatch) ->
     assert await asyncio.gather(*waiting) == [(0, None)] * 2
     assert await ask(check) == (0, None)
     assert app.asked == [OURS] * 3
+
+
+@pytest.mark.parametrize(
+    ("role", "allowed_ips", "reason"),
+    [
+        ("admin", ["192.0.2.0/24"], "forbidden"),
+        ("admin", None, "forbidden"),
+        ("root", None, "no_such_customer"),
+    ],
+)
+async def test_whose_key_it_is_is_noted_though_it_is_refused(
+    role: Role, allowed_ips: list[str] | None, reason: str
+) -> None:
+    times = {"tm_create": NEVER, "tm_update": NEVER, "tm_delete": NEVER, "tm_expire": None}
+    key = {"name": "", "role": role, "prefix": "mk_", "allowed_ips": allowed_ips}
+    row = AccessKey.model_validate({"id": "k", "customer_id": "default", **key, **times})
+
+    async def has_customer(*_: object) -> bool:
+        return False
+
+    keys = SimpleNamespace(known=lambda _: row, has_customer=has_customer)
+    http = SimpleNamespace(max_requests_per_minute=0)
+    services = SimpleNamespace(keys=keys, database=None, settings=SimpleNamespace(http=http))
+    scope: Scope = {
+        "type": "http",
+        "path": "/v1/agents",
+        "headers": [(b"accesskey", b"mk_x"), (b"x-mediad-customer", b"another")],
+        "client": ("127.0.0.1", 1),
+        "app": SimpleNamespace(state=SimpleNamespace(services=services)),
+        "state": {"begun": Begun("r", 0.0)},
+    }
+    with pytest.raises(ApiError) as error:
+        await access.authenticate(HTTPConnection(scope))
+    assert (error.value.status, error.value.body.error.reason) == (403, reason)
+    actor = Actor("k", "127.0.0.1", None, "r", 0.0)
+    assert scope["state"]["access"] == Access("default", "k", role, "default", actor)
