@@ -30,9 +30,10 @@ __all__ = ["migrate"]
 def migrate(config: Path | None, check: bool, sql: bool) -> None:
     """Make the tables in MySQL or MariaDB, or bring them to this version.
 
-    Run it before the first start and after each update, while the mediad before it still runs: it
-    keeps working with the new tables. There is no way back but a backup. The embedded SQLite needs
-    no migrate; it is at home when mediad starts.
+    Run it before the first start, and after each update before the new mediad starts. The mediad
+    before may run meanwhile, for it keeps working with the new tables; but stop it before the step
+    to 0004: what it changes after that is in no chain of the audit log. There is no way back but a
+    backup. The embedded SQLite needs no migrate; it is at home when mediad starts.
     """
     if check and sql:
         raise click.UsageError("--check and --sql exclude each other")

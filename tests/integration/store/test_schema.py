@@ -272,6 +272,12 @@ async def test_the_printed_statements_make_the_same_tables(empty: config.Databas
     assert "CREATE" not in printed.output
 
 
+def test_who_must_stop_before_a_migration_is_said_where_it_is_run() -> None:
+    readme = (Path(__file__).parents[3] / "README.md").read_text("utf-8")
+    for words in (CliRunner().invoke(migrate, ["--help"]).output, readme):
+        assert "stop it before the step to 0004" in " ".join(words.split())
+
+
 def test_migrate_will_not_touch_a_newer_database(empty: config.Database) -> None:
     run(empty)
     asyncio.run(execute(empty, "UPDATE alembic_version SET version_num = '9999'"))
