@@ -154,12 +154,9 @@ async def rotate(
     Raises:
         KeyExpired: If the new key would not be good, as the one before is not.
     """
-    query = rows.select_rows(accesskeys, AccessKey, customer_id)
-    query = query.where(accesskeys.c.id == key_id).with_for_update()
-    found = (await connection.execute(query)).mappings().one_or_none()
-    if found is None:
+    before = await rows.find_locked(connection, accesskeys, AccessKey, customer_id, key_id)
+    if before is None:
         return None
-    before = AccessKey.model_validate(dict(found))
     now = utc_now()
     same = before.model_dump(include=set(AccessKeyFields.model_fields))
     fields = AccessKeyFields.model_validate(same | dict(changes))

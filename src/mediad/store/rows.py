@@ -27,6 +27,7 @@ __all__ = [
     "change",
     "deletion",
     "find",
+    "find_locked",
     "list_rows",
     "mark_deleted",
     "remove",
@@ -98,6 +99,16 @@ async def find(
     return await _one(connection, query, model)
 
 
+async def find_locked(
+    connection: AsyncConnection, table: Table, model: type[R], customer_id: str, id: str
+) -> R | None:
+    """Return a row that nobody else changes or deletes until the transaction ends; None if the
+    customer has none of this id.
+    """
+    query = select_rows(table, model, customer_id).where(table.c.id == id)
+    return await _one(connection, query.with_for_update(), model)
+
+
 async def list_rows(
     connection: AsyncConnection,
     table: Table,
@@ -159,8 +170,7 @@ async def change(
     Raises:
         ValueError: If the row may not be like that.
     """
-    query = select_rows(table, model, customer_id).where(table.c.id == id).with_for_update()
-    before = await _one(connection, query, model)
+    before = await find_locked(connection, table, model, customer_id, id)
     if before is None:
         return None
     now = before.model_dump(include=set(fields.model_fields))
@@ -206,8 +216,9 @@ async def mark_deleted(
     before = [model.model_validate(dict(row)) for row in result.mappings()]
     now = utc_now()
     times = {"tm_delete": now, "tm_update": now}
-    where = (_owner(table) == customer_id, table.c.tm_delete == NEVER, *conditions)
-    await connection.execute(update(table).where(*where).values(times))
+    # By their ids: what came since is not among those that are told.
+    ids = [row.id for row in before]
+    await connection.execute(update(table).where(table.c.id.in_(ids)).values(times))
     return [(row, row.model_copy(update=times)) for row in before]
 
 

@@ -84,11 +84,11 @@ async def redeliver(
     connection: AsyncConnection, customer_id: str, delivery_id: str, actor: Actor
 ) -> Delivery | None:
     """Make a delivery again, whatever became of it, with all its attempts before it; return it."""
-    before = await get(connection, customer_id, delivery_id)
+    table = webhook_deliveries
+    before = await rows.find_locked(connection, table, Delivery, customer_id, delivery_id)
     if before is None:
         return None
     now = utc_now()
-    table = webhook_deliveries
     await connection.execute(
         update(table)
         .where(table.c.customer_id == customer_id, table.c.id == delivery_id)

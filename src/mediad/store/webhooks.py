@@ -141,7 +141,7 @@ async def change(
     Raises:
         ValueError: If a change is wrong.
     """
-    before = await get(connection, customer_id, webhook_id)
+    before = await rows.find_locked(connection, webhooks, Webhook, customer_id, webhook_id)
     after = await rows.change(
         connection, webhooks, Webhook, customer_id, webhook_id, WebhookFields, changes, actor
     )
@@ -162,7 +162,7 @@ async def rotate_secret(
     actor: Actor,
 ) -> Webhook | None:
     """Give a webhook a new secret; the one before signs, too, for so long."""
-    before = await get(connection, customer_id, webhook_id)
+    before = await rows.find_locked(connection, webhooks, Webhook, customer_id, webhook_id)
     if before is None:
         return None
     now = utc_now()

@@ -6,12 +6,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
 from mediad import config
 from mediad.metrics import Metrics
@@ -21,6 +21,7 @@ from mediad.store import (
     audit,
     customers,
     numbers,
+    rows,
     tables,
     webhook_deliveries,
     webhooks,
@@ -36,8 +37,12 @@ from mediad.store.numbers import NumberFields
 from mediad.store.types import NEVER, new_id, utc_now
 from mediad.store.webhooks import WebhookFields
 from tests.facts import CallFacts
+from tests.integration.store.conftest import clear
+from tests.mariadb import MariaDb
 
 CONFIG = AgentConfig(prompt="You are a helpful agent.", first_message="Zoë 👩🏽‍🚀")
+WAIT_S = 0.3
+"""For another process to come as far as it gets while something is locked."""
 ANN = Actor("ann", "192.0.2.7", "Zoë/1.0", "shop/4711", time.monotonic())
 
 
@@ -265,6 +270,84 @@ async def test_a_customer_is_deleted_while_it_is_changed(settings: config.Databa
             assert verdict.broken is None
             deleted = await entries_of(first, id, action="delete")
             assert len(deleted) == 6
+
+
+async def made_webhook(database: Database) -> str:
+    """Make a webhook; return its id."""
+    async with database.write() as connection:
+        fields = WebhookFields(url="https://example.com/hook")
+        return (await webhooks.create(connection, "c1", fields, "whsec_first", ANN)).id
+
+
+async def test_a_webhook_that_is_being_deleted_gets_no_secret(settings: config.Database) -> None:
+    async with processes(settings, 2) as (first, second):
+        id = await made_webhook(first)
+
+        async def rotate() -> object:
+            async with second.write() as connection:
+                return await webhooks.rotate_secret(connection, "c1", id, "whsec_new", 60, ANN)
+
+        async with first.write() as connection:
+            await webhooks.delete(connection, "c1", id, ANN)
+            rotating = asyncio.create_task(rotate())
+            await asyncio.sleep(WAIT_S)
+        assert await rotating is None
+        assert [one.action for one in await entries_of(first)] == ["create", "delete"]
+
+
+async def test_a_delivery_is_told_as_it_was_when_it_was_made_again(
+    settings: config.Database,
+) -> None:
+    async with processes(settings, 2) as (first, second):
+        webhook_id = await made_webhook(first)
+        async with first.write() as connection:
+            id = (await webhook_deliveries.add_test(connection, "c1", webhook_id, ANN)).id
+
+        async def redeliver() -> None:
+            async with second.write() as connection:
+                assert await webhook_deliveries.redeliver(connection, "c1", id, ANN)
+
+        async with first.write() as connection:  # it is sent meanwhile
+            await connection.execute(update(tables.webhook_deliveries).values(attempts=3))
+            again = asyncio.create_task(redeliver())
+            await asyncio.sleep(WAIT_S)
+        await again
+        entry = (await entries_of(first))[-1]
+        assert entry.action == "redeliver"
+        assert entry.before_state is not None
+        assert entry.before_state["attempts"] == 3
+
+
+async def test_what_comes_while_a_customers_numbers_are_deleted_stays(
+    mariadb: MariaDb, mariadb_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that is deleted is told."""
+    settings = config.Database.model_validate({"url": mariadb_url})
+    clear(settings)
+    async with processes(settings, 1) as (database,):
+        async with database.write() as connection:
+            for customer_id, number in (("c1", "+49301"), ("c2", "+49302")):
+                await numbers.create(connection, customer_id, NumberFields(number=number), ANN)
+        new = {"id": "'new'", "customer_id": "'c1'", "number": "'+49303'"}
+        names = tables.numbers.c.keys()
+        values = ", ".join(new.get(name, name) for name in names)
+        table = f"{mariadb_url.rpartition('/')[2]}.numbers"
+
+        def add_another() -> datetime:
+            mariadb.execute(
+                f"INSERT INTO {table} ({', '.join(names)}) "
+                f"SELECT {values} FROM {table} WHERE customer_id = 'c2'"
+            )
+            return utc_now()
+
+        async with database.write() as connection:
+            with monkeypatch.context() as patched:
+                patched.setattr(rows, "utc_now", add_another)
+                deleted = await rows.mark_deleted(connection, tables.numbers, numbers.Number, "c1")
+        async with database.read() as connection:
+            left = await numbers.list_numbers(connection, "c1")
+        assert [after.number for _, after in deleted] == ["+49301"]
+        assert [row.number for row in left.items] == ["+49303"]
 
 
 async def test_a_log_is_checked_while_it_is_written(database: Database) -> None:
