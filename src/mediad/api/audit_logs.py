@@ -7,17 +7,20 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from mediad.api.access import Admin
-from mediad.api.lists import INVALID, ListOf, PageSize, PageToken, checking
+from mediad.api.access import Admin, check_role
+from mediad.api.lists import INVALID, ListOf, PageToken, checking
 from mediad.api.services import ServicesOf
 from mediad.store import audit
 from mediad.store.accesskeys import Moment
 from mediad.store.audit import Entry, EntryFilter
-from mediad.store.pages import DEFAULT_LIMIT, Page
+from mediad.store.pages import Page
 
 __all__ = ["router"]
 
 router = APIRouter(prefix="/audit_logs", tags=["audit_logs"])
+
+MAX_PAGE = 50
+"""Entries of a page: 200 KB are the largest, and all of a page is read before it is cut."""
 
 Word = Annotated[str | None, Query(max_length=50)]
 
@@ -100,16 +103,24 @@ async def list_audit_logs(
     success: Annotated[bool | None, Query(description="Done, or refused.")] = None,
     since: Annotated[Moment | None, Query(description="Then or later.")] = None,
     until: Annotated[Moment | None, Query(description="Before.")] = None,
+    customer_id: Annotated[
+        str | None,
+        Query(max_length=36, description="Whose log, for root; it may be deleted by now."),
+    ] = None,
     page_token: PageToken = None,
-    page_size: PageSize = DEFAULT_LIMIT,
+    page_size: Annotated[int, Query(ge=1, le=MAX_PAGE)] = MAX_PAGE,
 ) -> ListOf[AuditLog]:
     """List changes, newest first: who made each and from where, what there was before it and after
     it; and who was refused one.
     """
+    if customer_id is not None:
+        check_role(access, "root")
     which = EntryFilter(resource_type, resource_id, actor_id, action, success, since, until)
     with checking():
         async with services.database.read() as connection:
             page = await audit.list_entries(
-                connection, access.customer_id, which, token=page_token, limit=page_size
+                *(connection, customer_id or access.customer_id, which),
+                token=page_token,
+                limit=page_size,
             )
     return ListOf[AuditLog].of(Page([AuditLog.of(entry) for entry in page.items], page.next_token))
