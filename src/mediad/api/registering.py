@@ -13,6 +13,7 @@ from mediad.bus.commands import Command, Expect, LiveCall, Look, Reply
 from mediad.errors import CallLost, CommandError, CommandRefused, CommandTimeout
 from mediad.store.calls import Call
 from mediad.store.routing import NoRoute, route
+from mediad.store.rows import check_free_json
 from mediad.store.types import NEVER
 
 __all__ = ["CallView", "NewCall", "look", "new_call", "register", "send"]
@@ -87,8 +88,11 @@ async def register(services: Services, customer_id: str, new: NewCall) -> CallVi
 
 
 def _check_metadata(metadata: dict[str, Any]) -> None:
-    """Refuse what no database keeps, though it passes for JSON: NaN, and halves of characters."""
+    """Refuse what some database does not keep, though it passes for JSON: also NaN, and halves of
+    characters.
+    """
     try:
+        check_free_json(metadata)
         size = len(json.dumps(metadata, allow_nan=False, ensure_ascii=False).encode())
     except (ValueError, RecursionError) as exc:
         raise ApiError(422, "bad_metadata", "metadata is no JSON that can be kept") from exc

@@ -17,6 +17,7 @@ from mediad.store.pages import Page, Position, newest_first, page_of
 from mediad.store.types import NEVER, new_id, utc_now
 
 __all__ = [
+    "MAX_DEPTH",
     "MAX_OBJECT_BYTES",
     "Fields",
     "Object",
@@ -25,6 +26,7 @@ __all__ = [
     "add",
     "at_most",
     "change",
+    "check_free_json",
     "deletion",
     "find",
     "find_locked",
@@ -39,15 +41,42 @@ MAX_OBJECT_BYTES = 16_384
 facts, where it may take three times as much and has to stay far below what a fact may have.
 """
 
+MAX_DEPTH = 20
+"""Objects and lists within each other, where there is no form of its own. MariaDB reads up to 32,
+and a few go around these.
+"""
+
+_INT64 = range(-(2**63), 2**63)
+
 T = TypeVar("T")
 
 Object = dict[str, JsonValue]
 
 
+def check_free_json(value: object) -> None:
+    """Refuse JSON that not every database gives back as it was, or at all: MySQL makes larger
+    integers floats, and the audit log's hashes would be wrong.
+
+    Raises:
+        ValueError: Then.
+    """
+    depth = 0
+    outer: list[Any] = [value]
+    while outer:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise ValueError(f"it has more than {MAX_DEPTH} levels of objects and lists")
+        inner = [v for one in outer for v in (one.values() if isinstance(one, dict) else one)]
+        if any(isinstance(v, int) and v not in _INT64 for v in inner):
+            raise ValueError("it has an integer of more than 64 bits")
+        outer = [v for v in inner if isinstance(v, dict | list)]
+
+
 def at_most(size_bytes: int) -> AfterValidator:
-    """Return the rule that a value has no more than this as JSON in UTF-8."""
+    """Return the rule of JSON without a form of its own, which may have so much in UTF-8."""
 
     def check(value: T) -> T:
+        check_free_json(value)
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         # What is no text at all passes here: who checks the whole of a body tells of it.
         if (size := len(text.encode("utf-8", "surrogatepass"))) > size_bytes:

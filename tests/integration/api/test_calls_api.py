@@ -140,7 +140,15 @@ async def test_metadata_is_bounded(telephony: Telephony) -> None:
 
 
 @pytest.mark.parametrize(
-    "metadata", ['{"x": NaN}', '{"x": "\\ud800"}', '{"\\udfff": 1}', "[" * 900 + "]" * 900]
+    "metadata",
+    [
+        '{"x": NaN}',
+        '{"x": "\\ud800"}',
+        '{"\\udfff": 1}',
+        "9223372036854775808",
+        "[" * 20 + "]" * 20,
+        "[" * 900 + "]" * 900,
+    ],
 )
 async def test_metadata_that_cannot_be_kept_is_refused(telephony: Telephony, metadata: str) -> None:
     await telephony.ours.add_number(NUMBER, None)

@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from mediad.metrics import Metrics
 from mediad.store.agents import AgentConfig, merge_config
 from mediad.store.fact_json import encode
 from mediad.store.journal import MAX_FACT_BYTES, Journal
 from mediad.store.numbers import NumberFields
-from mediad.store.rows import MAX_OBJECT_BYTES
+from mediad.store.rows import MAX_OBJECT_BYTES, Object, SmallObject
 from tests.facts import CallFacts
 
 EMOJI = "\N{GRINNING FACE}"  # 4 bytes in UTF-8, 12 in the journal's ASCII
@@ -71,6 +71,33 @@ def test_what_has_no_form_has_a_largest_size(name: str) -> None:
     with pytest.raises(ValidationError, match="16384 are the most") as refused:
         fields(object_of(room + 1))
     assert refused.value.errors()[0]["loc"] == (name,)
+
+
+def nested(depth: int) -> dict[str, Any]:
+    """Return an object that is so deep."""
+    value: dict[str, Any] = {"a": 1}
+    for _ in range(depth - 1):
+        value = {"a": value}
+    return value
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "why"),
+    [
+        (nested(20), nested(21), "more than 20 levels"),
+        ({"a": [[nested(17)]]}, {"a": [[nested(18)]]}, "more than 20 levels"),
+        ({"a": {}}, nested(200), "more than 20 levels"),
+        ({"a": 2**63 - 1, "b": 1e300}, {"a": 2**63}, "more than 64 bits"),
+        ({"a": [-(2**63), True]}, {"a": [[{"b": -(2**63) - 1}]]}, "more than 64 bits"),
+    ],
+)
+def test_what_has_no_form_is_what_every_database_keeps(
+    good: dict[str, Any], bad: dict[str, Any], why: str
+) -> None:
+    objects: TypeAdapter[Object] = TypeAdapter(SmallObject)
+    assert objects.validate_python(good) == good
+    with pytest.raises(ValidationError, match=why):
+        objects.validate_python(bad)
 
 
 def test_settings_of_a_voice_have_a_largest_size() -> None:
