@@ -303,16 +303,21 @@ async def test_to_count_in_redis_takes_five_commands(server: RedisServer, metric
 
 @pytest.mark.parametrize("commands", [["+mget", "+set", "+del"], ["+@all", "-incrby"]])
 async def test_who_may_not_count_in_redis_counts_alone(
-    commands: list[str], server: RedisServer, metrics: Metrics
+    commands: list[str],
+    server: RedisServer,
+    metrics: Metrics,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     with server.client() as client:
         client.acl_setuser("app", enabled=True, passwords=["+pw"], keys=["*"], commands=commands)
         async with opened(f"redis://app:pw@127.0.0.1:{server.port}/0", metrics) as cache:
             key = cache.keys.rate_limit("k1", "calls:create")
-            assert [(await cache.count(key)).number for _ in range(3)] == [1, 2, 3]
-            assert "refuses a command: " in (cache.problem or "")
+            for number in (1, 2, 3):
+                assert (await cache.count(key)).number == number
+                assert cache.problem is None
+                assert await use(cache) == (b"row", True)
+            assert caplog.text.count("refuses a command: ") == 1
             assert count(metrics, "errors_total", operation="count") == 3
-            assert await cache.get(cache.keys.call("c1")) is None
             assert count(metrics, "up") == 1
             assert client.ttl(key.text) != -1
 
@@ -389,10 +394,12 @@ async def test_user_needs_three_commands_on_its_own_keys(
 
 async def test_refused_read_is_a_miss_and_a_problem(server: RedisServer, metrics: Metrics) -> None:
     with server.client() as client:
-        client.acl_setuser("app", enabled=True, passwords=["+pw"], commands=["+set"])
+        rights = {"enabled": True, "passwords": ["+pw"], "keys": ["*"], "commands": ["+set"]}
+        client.acl_setuser("app", **rights)
     async with opened(f"redis://app:pw@127.0.0.1:{server.port}/0", metrics) as cache:
         for _ in range(3):
             assert await cache.get(cache.keys.call("c1")) is None
+            assert await cache.set(cache.keys.call("c1"), b"row")
         assert "refuses a command: " in (cache.problem or "")
         assert count(metrics, "errors_total", operation="read") == 3
 

@@ -55,7 +55,7 @@ class RedisCache(Cache):
     """Values in a Redis that other processes share. Make it on the loop it serves and `start` it.
 
     Its user needs no more than MGET, SET and DEL. Who may MULTI, EXEC, INCRBY and PTTL, too, shares
-    its counts; who may INFO sees how many keys there are.
+    its counts, and else is warned once; who may INFO sees how many keys there are.
 
     Args:
         settings: Where Redis is, with an url, and how long to wait for it.
@@ -77,7 +77,7 @@ class RedisCache(Cache):
         self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
         self._is_up = True
         self._trouble: str | None = None  # why it is down
-        self._refusal: str | None = None  # what it said to the last write
+        self._refusals: dict[str, str] = {}  # by operation: what it said to the last one
         self._owed: dict[str, float] = {}  # text of a key → when it ends by itself; oldest first
         self._task: asyncio.Task[None] | None = None
         self._went_down = asyncio.Event()
@@ -114,8 +114,8 @@ class RedisCache(Cache):
 
     @property
     def problem(self) -> str | None:
-        """Why Redis cannot be used, or does not take what it is given."""
-        return self._trouble or self._refusal
+        """Why Redis cannot be used, or does not take or tell what it should. It need not count."""
+        return self._trouble or self._refusals.get("write") or self._refusals.get("read")
 
     def start(self) -> None:
         """Begin to look after Redis: once now, and from then on."""
@@ -136,6 +136,7 @@ class RedisCache(Cache):
         answer = await self._ask("read", lambda: self._client.mget(texts))
         if answer is None:
             return [None] * len(texts)
+        self._refusals.pop("read", None)
         return cast("list[bytes | None]", answer)  # never str: the client does not decode
 
     async def _write(
@@ -168,6 +169,7 @@ class RedisCache(Cache):
         answers = await self._ask("count", pipeline.execute)
         if answers is None:
             return None
+        self._refusals.pop("count", None)
         _, number, ends_in_ms = answers
         return Count(number, ends_in_ms / 1000)
 
@@ -182,7 +184,7 @@ class RedisCache(Cache):
                 answer = await command()
         except ResponseError as exc:
             self._errors.labels(operation).inc()
-            self._refuse(exc)
+            self._refuse(operation, exc)
         except Exception as exc:
             # The library's errors, the socket's, uvloop's for a closed transport, the parser's
             # about a peer that is no Redis: whatever it is, no caller fails because of the cache.
@@ -197,19 +199,19 @@ class RedisCache(Cache):
         """Look for refusals among the answers to a write; return whether there is none."""
         refusals = [answer for answer in answers if isinstance(answer, Exception)]
         if not refusals:
-            self._refusal = None
+            self._refusals.pop("write", None)
             return True
         self._errors.labels("write").inc()
-        self._refuse(refusals[0])
+        self._refuse("write", refusals[0])
         if gone and isinstance(answers[-1], Exception):  # the delete comes last
             self._owe(gone)
         return False
 
-    def _refuse(self, exc: Exception) -> None:
+    def _refuse(self, operation: str, exc: Exception) -> None:
         text = f"Redis at {self._where} refuses a command: {_shorten(exc)}"
-        if self._refusal is None:
+        if operation not in self._refusals:
             logger.warning("%s", text)
-        self._refusal = text
+        self._refusals[operation] = text
 
     def _owe(self, keys: Iterable[Key]) -> None:
         """Have keys deleted before anything is read again."""
