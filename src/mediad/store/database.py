@@ -133,23 +133,25 @@ class Database:
             raise DatabaseUnavailable("the database is closed")
         with self._translating():
             async with (
-                asyncio.timeout(timeout_s),
+                asyncio.timeout(timeout_s) as deadline,
                 line or nullcontext(),
                 self._engine.connect() as connection,
             ):
                 try:
                     if not self._is_checked:
-                        await self._check_schema(connection)
+                        await self._check_schema(connection, deadline)
                     yield connection
                 finally:
                     if self._is_closed and not connection.invalidated:
                         await connection.invalidate()  # its pool is gone, nobody would close it
 
-    async def _check_schema(self, connection: AsyncConnection) -> None:
+    async def _check_schema(self, connection: AsyncConnection, deadline: asyncio.Timeout) -> None:
         if self._directory is None:
             await connection.run_sync(schema.check)
         else:
+            deadline.reschedule(None)  # to change a large table takes its time
             await connection.run_sync(schema.upgrade)
+            deadline.reschedule(asyncio.get_running_loop().time() + _READ_S)
         self._is_checked = True
 
     @contextmanager

@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from mediad import config
 from mediad.errors import ConfigError, SchemaError
 from mediad.metrics import Metrics
 from mediad.store import audit, schema
+from mediad.store import database as database_module
 from mediad.store.audit import MEDIAD, Change, EntryFilter
 from mediad.store.audit_chain import verify
 from mediad.store.database import Database
@@ -146,6 +148,23 @@ async def test_the_embedded_database_migrates_itself(
     await open_and_close(settings)
     assert await execute(settings, "SELECT version_num FROM alembic_version") == [("0005",)]
     assert await execute(settings, "SELECT colour FROM agents") == []
+
+
+async def test_an_embedded_migration_may_take_longer_than_a_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upgrade = schema.upgrade
+
+    def slow_upgrade(connection: Connection) -> None:
+        upgrade(connection)
+        time.sleep(0.5)
+        connection.exec_driver_sql("SELECT 1")  # here its time would be over
+
+    monkeypatch.setattr(schema, "upgrade", slow_upgrade)
+    monkeypatch.setattr(database_module, "_READ_S", 0.4)
+    settings = config.Database(directory=tmp_path)
+    await open_and_close(settings)
+    assert await execute(settings, "SELECT version_num FROM alembic_version") == [("0004",)]
 
 
 async def test_an_embedded_migration_that_fails_changes_nothing(
