@@ -15,6 +15,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from mediad.api.access import Operator, Viewer
 from mediad.api.endpoint_limits import limited
 from mediad.api.errors import ApiError, ErrorBody, not_found
+from mediad.api.lists import ID_PATTERN
 from mediad.api.playing import read_playable
 from mediad.api.registering import CallView, NewCall, look, new_call, register, send
 from mediad.api.services import Services, ServicesOf
@@ -37,7 +38,9 @@ __all__ = ["CallId", "router"]
 
 router = APIRouter(prefix="/calls", tags=["calls"])
 
-CallId = Annotated[str, Path(min_length=1, max_length=36, description="The call's UUID.")]
+CallId = Annotated[
+    str, Path(min_length=1, max_length=36, pattern=ID_PATTERN, description="The call's UUID.")
+]
 Moment = Annotated[
     AwareDatetime,
     Field(ge=datetime(1970, 1, 1, tzinfo=UTC), le=datetime(9000, 1, 1, tzinfo=UTC)),

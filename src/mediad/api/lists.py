@@ -12,6 +12,7 @@ from mediad.api.errors import ApiError, ErrorBody, invalid, not_found
 from mediad.store.pages import MAX_LIMIT, Page
 
 __all__ = [
+    "ID_PATTERN",
     "INVALID",
     "NOT_FOUND",
     "Id",
@@ -25,7 +26,10 @@ __all__ = [
 
 T = TypeVar("T")
 
-Id = Annotated[str, Path(min_length=1, max_length=36)]
+ID_PATTERN = "[^ ]$"
+"""MariaDB would find what has the same id without the spaces at the end."""
+
+Id = Annotated[str, Path(min_length=1, max_length=36, pattern=ID_PATTERN)]
 PageToken = Annotated[
     str | None, Query(max_length=200, description="next_page_token of the page before.")
 ]

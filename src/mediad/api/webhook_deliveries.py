@@ -2,12 +2,13 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
 from mediad.api.access import Operator, Viewer
 from mediad.api.endpoint_limits import limited
 from mediad.api.errors import ApiError, ErrorBody, not_found
+from mediad.api.lists import Id
 from mediad.api.services import ServicesOf
 from mediad.store import webhook_deliveries, webhooks
 from mediad.store.pages import DEFAULT_LIMIT, MAX_LIMIT
@@ -16,8 +17,6 @@ from mediad.store.webhook_deliveries import Delivery, DeliveryFilter
 __all__ = ["router"]
 
 router = APIRouter(prefix="/webhook_deliveries", tags=["webhook_deliveries"])
-
-DeliveryId = Annotated[str, Path(min_length=1, max_length=36)]
 
 _NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": ErrorBody}}
 _CONFLICT: dict[int | str, dict[str, Any]] = {409: {"model": ErrorBody}}
@@ -52,7 +51,7 @@ async def list_deliveries(
 
 
 @router.get("/{delivery_id}", responses=_NOT_FOUND)
-async def get_delivery(delivery_id: DeliveryId, access: Viewer, services: ServicesOf) -> Delivery:
+async def get_delivery(delivery_id: Id, access: Viewer, services: ServicesOf) -> Delivery:
     """Return a delivery with its last attempts and what was answered."""
     async with services.database.read() as connection:
         row = await webhook_deliveries.get(connection, access.customer_id, delivery_id)
@@ -65,7 +64,7 @@ async def get_delivery(delivery_id: DeliveryId, access: Viewer, services: Servic
     dependencies=[limited("webhook_deliveries:redeliver")],
     responses=_NOT_FOUND | _CONFLICT,
 )
-async def redeliver(delivery_id: DeliveryId, access: Operator, services: ServicesOf) -> Delivery:
+async def redeliver(delivery_id: Id, access: Operator, services: ServicesOf) -> Delivery:
     """Send an event again, whatever became of it, within a second or two; under the same
     ``webhook-id``, and with eight attempts again.
     """

@@ -2,12 +2,13 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mediad.api.access import Admin, Operator, Viewer
 from mediad.api.endpoint_limits import limited
 from mediad.api.errors import ApiError, ErrorBody, not_found
+from mediad.api.lists import Id
 from mediad.api.services import ServicesOf
 from mediad.store import webhook_deliveries, webhooks
 from mediad.store.pages import DEFAULT_LIMIT, MAX_LIMIT
@@ -18,8 +19,6 @@ from mediad.webhooks.signing import new_secret
 __all__ = ["router"]
 
 router = APIRouter(prefix="/webhooks", tags=["webhooks"])
-
-WebhookId = Annotated[str, Path(min_length=1, max_length=36)]
 
 _MAX_OVERLAP_S = 7 * 86_400
 
@@ -106,7 +105,7 @@ async def list_webhooks(
 
 
 @router.get("/{webhook_id}", responses=_NOT_FOUND)
-async def get_webhook(webhook_id: WebhookId, access: Viewer, services: ServicesOf) -> Webhook:
+async def get_webhook(webhook_id: Id, access: Viewer, services: ServicesOf) -> Webhook:
     """Return a webhook without its secret, which was shown once."""
     async with services.database.read() as connection:
         return _found(await webhooks.get(connection, access.customer_id, webhook_id), webhook_id)
@@ -114,7 +113,7 @@ async def get_webhook(webhook_id: WebhookId, access: Viewer, services: ServicesO
 
 @router.patch("/{webhook_id}", responses=_NOT_FOUND | _INVALID)
 async def change_webhook(
-    webhook_id: WebhookId, changes: WebhookChanges, access: Admin, services: ServicesOf
+    webhook_id: Id, changes: WebhookChanges, access: Admin, services: ServicesOf
 ) -> Webhook:
     """Change a webhook. What happens while it is inactive it is never told."""
     values = changes.model_dump(exclude_unset=True)
@@ -129,7 +128,7 @@ async def change_webhook(
 
 
 @router.delete("/{webhook_id}", status_code=204, responses=_NOT_FOUND)
-async def delete_webhook(webhook_id: WebhookId, access: Admin, services: ServicesOf) -> Response:
+async def delete_webhook(webhook_id: Id, access: Admin, services: ServicesOf) -> Response:
     """Delete a webhook. What it was not yet told it never is."""
     async with services.database.write() as connection:
         row = await webhooks.delete(connection, access.customer_id, webhook_id, access.actor)
@@ -139,7 +138,7 @@ async def delete_webhook(webhook_id: WebhookId, access: Admin, services: Service
 
 @router.post("/{webhook_id}/rotate_secret", responses=_NOT_FOUND | _INVALID)
 async def rotate_secret(
-    webhook_id: WebhookId, rotation: Rotation, access: Admin, services: ServicesOf
+    webhook_id: Id, rotation: Rotation, access: Admin, services: ServicesOf
 ) -> SecretWebhook:
     """Give a webhook a new secret, which is shown this once. Until the overlap is over requests
     have two signatures, the second one by the secret before.
@@ -160,7 +159,7 @@ async def rotate_secret(
     dependencies=[limited("webhooks:test")],
     responses=_NOT_FOUND | _CONFLICT,
 )
-async def test_webhook(webhook_id: WebhookId, access: Operator, services: ServicesOf) -> Delivery:
+async def test_webhook(webhook_id: Id, access: Operator, services: ServicesOf) -> Delivery:
     """Send an event of the type ``test`` within a second or two. The delivery says what became of
     it.
     """

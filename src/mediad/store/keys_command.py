@@ -23,7 +23,13 @@ _ACTOR = Actor("mediad keys")
 
 T = TypeVar("T")
 
-_customer = click.option("--customer", default="default", show_default=True, help="Whose keys.")
+_customer = click.option(
+    "--customer",
+    default="default",
+    show_default=True,
+    help="Whose keys.",
+    callback=lambda _context, _option, id: id.rstrip(),  # MariaDB would find the one without spaces
+)
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _id = click.argument("id")
 

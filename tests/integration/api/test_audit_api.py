@@ -239,6 +239,16 @@ async def test_the_log_is_a_report(telephony: Telephony, admin: Customer) -> Non
         assert (await admin.get(f"/v1/audit_logs?{wrong}"))[0] == 422, wrong
 
 
+async def test_an_id_with_a_space_at_its_end_is_nobodys(
+    telephony: Telephony, admin: Customer
+) -> None:
+    for method, body in (("PATCH", {"status": "inactive"}), ("DELETE", None), ("GET", None)):
+        path = f"/v1/customers/{admin.id}%20"
+        assert (await admin.ask(method, path, body, key=telephony.root)).status_code == 422
+    found = await admin.ask("GET", f"/v1/customers/{admin.id}", key=telephony.root)
+    assert found.json()["status"] == "active"
+
+
 async def test_root_reads_every_log_also_of_who_is_gone(
     telephony: Telephony, admin: Customer
 ) -> None:

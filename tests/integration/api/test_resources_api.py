@@ -318,7 +318,8 @@ def test_keys_by_command(tmp_path: Path) -> None:
     query = "SELECT actor_id, count(*) FROM audit_logs WHERE resource_type = 'accesskey' GROUP BY 1"
     with closing(sqlite3.connect(tmp_path / "mediad.db")) as database:
         assert database.execute(query).fetchall() == [("mediad keys", 4)]
-    made = json.loads(run("create", "--json")[1])
+    made = json.loads(run("create", "--json", "--customer", "default ")[1])
+    assert made["customer_id"] == "default"
     assert run("rotate", made["id"], "--overlap", "0")[0] == 0
     status, output = run("rotate", made["id"])
     assert (status, "has expired" in output) == (1, True)

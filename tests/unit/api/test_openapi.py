@@ -68,6 +68,14 @@ def test_the_dialplan_is_told_what_is_wrong_in_a_header(operations: Operations) 
             assert "X-Mediad-Reason" in operation["responses"]["200"]["headers"]
 
 
+def test_no_id_ends_with_a_space(operations: Operations) -> None:
+    """MariaDB would find what has the same id without it."""
+    for name, operation in operations.items():
+        for parameter in operation.get("parameters", ()):
+            if parameter["in"] == "path":
+                assert parameter["schema"]["pattern"] == "[^ ]$", name
+
+
 def test_every_operation_says_what_it_does(operations: Operations) -> None:
     for name, operation in operations.items():
         text = str(operation.get("description") or operation["summary"])
