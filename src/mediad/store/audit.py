@@ -251,5 +251,11 @@ def _changed_fields(change: Change) -> list[str] | None:
     before, after = change.before, change.after
     if before is None or after is None:
         return None
-    differing = {name for name in before.keys() | after if before.get(name) != after.get(name)}
+    names = before.keys() | after
+    differing = {name for name in names if _text(before.get(name)) != _text(after.get(name))}
     return sorted((differing - {"tm_update"}).union(change.secrets))
+
+
+def _text(value: JsonValue) -> str:
+    """Return JSON to compare: to Python 1 is True."""
+    return json.dumps(value, sort_keys=True)

@@ -92,6 +92,17 @@ async def test_an_entry_says_who_and_what(database: Database) -> None:
     assert (deleted.after_state, deleted.changed_fields) == (None, None)
 
 
+async def test_what_differs_in_json_is_told(database: Database) -> None:
+    """Python takes 1 for True."""
+    async with database.write() as connection:
+        fields = NumberFields(number="+49301", provider_data={"a": [1], "b": 0.5})
+        id = (await numbers.create(connection, "c1", fields, ANN)).id
+        for value in ({"b": 0.5, "a": [1]}, {"a": [True], "b": 0.5}):
+            await numbers.update(connection, "c1", id, {"provider_data": value}, ANN)
+    _, same, changed = await entries_of(database)
+    assert (same.changed_fields, changed.changed_fields) == ([], ["provider_data"])
+
+
 async def test_secrets_are_in_no_entry(database: Database) -> None:
     async with database.write() as connection:
         key = await accesskeys.create(connection, "c1", AccessKeyFields(name="k"), ANN)
