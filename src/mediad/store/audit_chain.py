@@ -60,7 +60,8 @@ async def list_customers(database: Database) -> AsyncIterator[str]:
         async with database.read() as connection:
             for column in (audit_chains.c.customer_id, audit_logs.c.customer_id):
                 next_one = await connection.execute(select(func.min(column)).where(column > last))
-                found += [id for id in next_one.scalars() if id is not None]
+                # SQLite keeps bytes as well, behind all text; they are nobody's.
+                found += [id for id in next_one.scalars() if isinstance(id, str)]
         if not found:
             return
         last = min(found)
@@ -149,14 +150,14 @@ async def _read_end(connection: AsyncConnection, customer_id: str) -> Head | Non
     table = audit_chains.c
     query = select(table.sequence, table.hash).where(table.customer_id == customer_id)
     row = (await connection.execute(query)).one_or_none()
-    return None if row is None else Head(row.sequence, row.hash)
+    return Head(row.sequence, row.hash) if row and isinstance(row.sequence, int) else None
 
 
 async def _read_page(
     connection: AsyncConnection, customer_id: str, after: int
 ) -> list[Entry | None]:
-    """Return the next entries, up to one that cannot be read: SQLite keeps any text as JSON, or as
-    a time. None stands for it.
+    """Return the next entries, up to one that cannot be read: SQLite keeps any text as JSON, as a
+    time or as a number, and bytes in any column. None stands for it.
     """
     table = audit_logs.c
     query = select(audit_logs).where(table.customer_id == customer_id, table.sequence > after)
@@ -164,8 +165,10 @@ async def _read_page(
     entries: list[Entry | None] = []
     try:
         for row in result.mappings():
-            entries.append(read_entry(row))
-    except ValueError:
+            is_good = isinstance(row["sequence"], int)
+            is_good &= not any(isinstance(value, bytes) for value in row.values())
+            entries.append(read_entry(row) if is_good else None)
+    except (TypeError, ValueError):
         entries.append(None)
     return entries
 

@@ -145,13 +145,46 @@ async def test_a_changed_entry(written: config.Database, change: str) -> None:
 
 
 @pytest.mark.parametrize("settings", ["sqlite"], indirect=True)  # MariaDB keeps no such thing
-async def test_an_entry_that_cannot_be_read(written: config.Database) -> None:
-    await tamper(
-        written,
-        "UPDATE audit_logs SET before_state = '{' WHERE customer_id = 'c1' AND sequence = 117",
-    )
-    status, output, _ = await run(written, "--customer", "c1")
-    assert (status, output) == (1, "c1: 116 good, number 117 is changed: it cannot be read\n")
+@pytest.mark.parametrize(
+    "change",
+    [
+        "before_state = '{'",
+        "tm_create = 'now'",
+        "tm_create = x'61'",
+        "actor_id = x'61'",
+        "sequence = x'61'",
+        "sequence = 'last'",
+    ],
+)
+async def test_an_entry_that_cannot_be_read(written: config.Database, change: str) -> None:
+    which = f"customer_id = 'c1' AND sequence = {ENTRIES}"
+    await tamper(written, f"UPDATE audit_logs SET {change} WHERE {which}")
+    status, output, errors = await run(written, "--customer", "c1")
+    found = f"c1: {ENTRIES - 1} good, number {ENTRIES} is changed: it cannot be read\n"
+    assert (status, output, errors) == (1, found, "")
+
+
+@pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
+async def test_an_entry_that_was_given_to_nobody(written: config.Database) -> None:
+    which = "customer_id = 'c1' AND sequence = 117"
+    await tamper(written, f"UPDATE audit_logs SET customer_id = x'61' WHERE {which}")
+    status, output, errors = await run(written, "--json")
+    assert (status, errors) == (1, "")
+    first, second = (json.loads(line) for line in output.splitlines())
+    assert first["broken"] == {
+        "sequence": 117,
+        "how": "missing",
+        "why": "the next one is 118",
+    }
+    assert second["broken"] is None
+
+
+@pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
+async def test_an_end_that_cannot_be_read(written: config.Database) -> None:
+    await tamper(written, "UPDATE audit_chains SET sequence = x'61' WHERE customer_id = 'c1'")
+    status, output, errors = await run(written, "--customer", "c1")
+    assert (status, errors) == (1, "")
+    assert "missing: what audit_chains has of the last one" in output
 
 
 async def test_an_entry_that_was_changed_and_hashed_anew(written: config.Database) -> None:
