@@ -360,9 +360,11 @@ async def _sleep_through(
     return cost, max(ages), sum(got.connection == 0 for got in heard) * _PTIME_S
 
 
-async def test_agent_asleep_for_30_seconds_hears_what_is_said_when_it_wakes(
+@contextlib.asynccontextmanager
+async def _on_each_way(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
-) -> None:
+) -> AsyncIterator[dict[str, tuple[BlockingAgent, Daemon]]]:
+    """Run an agent and a mediad for each way to it, by its name."""
     async with contextlib.AsyncExitStack() as stack:
         started = {}
         for way in ("pump", "tls", "picows"):
@@ -370,7 +372,13 @@ async def test_agent_asleep_for_30_seconds_hears_what_is_said_when_it_wakes(
                 monkeypatch.setattr("mediad.call.registry.open_pump", lambda: None)
             context = _with_agent(way, authority, Settings().ai.ping_s)
             started[way] = await stack.enter_async_context(context)
-        own = await stack.enter_async_context(watch_own_loop())
+        yield started
+
+
+async def test_agent_asleep_for_30_seconds_hears_what_is_said_when_it_wakes(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with _on_each_way(authority, monkeypatch) as started, watch_own_loop() as own:
         slept = await asyncio.gather(*(_sleep_through(*both, 30.0) for both in started.values()))
         stalls_s = own.worst_s()
     for way, (cost, age_s, stale_s) in zip(started, slept, strict=True):
@@ -407,14 +415,7 @@ async def test_agent_asleep_for_9_seconds_hears_4_of_them_and_then_what_is_said(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its kernel had those 4 s before mediad could know: nobody can take them back."""
-    async with contextlib.AsyncExitStack() as stack:
-        started = {}
-        for way in ("pump", "tls", "picows"):
-            if way == "picows":
-                monkeypatch.setattr("mediad.call.registry.open_pump", lambda: None)
-            context = _with_agent(way, authority, Settings().ai.ping_s)
-            started[way] = await stack.enter_async_context(context)
-        own = await stack.enter_async_context(watch_own_loop())
+    async with _on_each_way(authority, monkeypatch) as started, watch_own_loop() as own:
         slept = await asyncio.gather(*(_doze(*both, 9.0) for both in started.values()))
         stalls_s = own.worst_s()
     for way, (stale_s, age_s) in zip(started, slept, strict=True):
