@@ -28,9 +28,6 @@ class Head(NamedTuple):
     hash: str
 
 
-_NOTHING = Head(0, NO_HASH)
-
-
 class Break(NamedTuple):
     """The first entry that is not as it was written."""
 

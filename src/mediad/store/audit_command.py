@@ -81,8 +81,12 @@ async def _verify(
         is_good = True
         if customer is not None:
             return await _verify_one(database, customer, expect, as_json)
+        is_empty = True
         async for one in list_customers(database):
+            is_empty = False
             is_good &= await _verify_one(database, one, None, as_json)
+        if is_empty:
+            click.echo("there are no entries", err=True)
         return is_good
     finally:
         await database.close()

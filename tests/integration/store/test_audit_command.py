@@ -298,6 +298,10 @@ async def test_a_log_of_which_nothing_is_left(written: config.Database) -> None:
     assert (status, f"c1: 0 good, number 1 is missing: {ENTRIES}" in output) == (1, True)
 
 
+async def test_a_database_without_entries(settings: config.Database) -> None:
+    assert await run(settings) == (0, "", "there are no entries\n")
+
+
 async def test_a_customer_without_a_log(written: config.Database) -> None:
     status, _, errors = await run(written, "--customer", "nobody")
     assert (status, "there is no audit log of a customer nobody" in errors) == (1, True)
