@@ -6,7 +6,7 @@ import signal
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -18,11 +18,9 @@ from tests.fakes.asterisk import AsteriskCall
 from tests.faults.proxy import Fault, proxy_to
 from tests.faults.servers import new_database
 from tests.integration.daemon import eventually
-from tests.mariadb import MariaDb, running_mariadb
+from tests.mariadb import MariaDb
 from tests.mediad_process import MediadProcess, run_mediad
-from tests.missing import skip_or_fail
 from tests.own_stalls import no_longer_than
-from tests.servers import MissingProgramError
 
 CALLS = 20
 
@@ -102,15 +100,6 @@ async def test_a_second_signal_ends_it_at_once(second: signal.Signals, tmp_path:
 
 
 # A database that hangs
-
-
-@pytest.fixture(scope="module")
-def mariadb() -> Iterator[MariaDb]:
-    try:
-        with running_mariadb() as server:
-            yield server
-    except MissingProgramError as exc:
-        skip_or_fail(exc)
 
 
 @asynccontextmanager

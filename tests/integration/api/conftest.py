@@ -1,5 +1,5 @@
 """Both engines, as for the store."""
 
-from tests.integration.store.conftest import mariadb, mariadb_url, settings, sqlite_file
+from tests.integration.store.conftest import mariadb_url, settings, sqlite_file
 
-__all__ = ["mariadb", "mariadb_url", "settings", "sqlite_file"]
+__all__ = ["mariadb_url", "settings", "sqlite_file"]

@@ -4,7 +4,7 @@ the tables made and nothing in them but the default customer.
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,19 +18,7 @@ from mediad.store import schema
 from mediad.store.database import Database
 from mediad.store.engine import make_engine
 from mediad.store.tables import TABLES, customers
-from tests.mariadb import MariaDb, running_mariadb
-from tests.missing import skip_or_fail
-from tests.servers import MissingProgramError
-
-
-@pytest.fixture(scope="session")
-def mariadb() -> Iterator[MariaDb]:
-    """A server of the session's own. Do not stop it."""
-    try:
-        with running_mariadb() as server:
-            yield server
-    except MissingProgramError as exc:
-        skip_or_fail(exc)
+from tests.mariadb import MariaDb
 
 
 @pytest.fixture(scope="session")
